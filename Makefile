@@ -1,0 +1,53 @@
+# argmax-vae: `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint format figure2 section61 bench report clean
+
+help:  ## list the targets
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  %-12s %s\n", $$1, $$2}'
+
+install: $(VENV)/installed  ## create .venv with the tested versions of everything
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo: install  ## train every estimator on 8×8 digits, print and plot the comparison (about two minutes)
+	$(BIN)/python scripts/demo.py
+
+test: install  ## run the tests
+	$(BIN)/python -m pytest
+
+test-slow: install  ## run the tests that take minutes, too
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: install  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install  ## mend style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+figure2: install  ## train and write the paper's Figure 2 (hours on a CPU; resumes)
+	$(BIN)/argmax-vae reproduce figure2
+
+section61: install  ## train and write the comparison of the paper's section 6.1
+	$(BIN)/argmax-vae reproduce section61
+
+bench: install  ## measure steps per second into results/speed.csv
+	$(BIN)/argmax-vae bench --output results/speed.csv
+
+report: install  ## write every table from results/runs.csv
+	$(BIN)/argmax-vae report figure2
+	$(BIN)/argmax-vae report section61
+
+clean:  ## remove what the targets made, except runs/ and results/
+	rm -rf $(VENV) demo build dist .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,212 @@
+"""The command line: verbs that parse arguments, call one function each, and turn errors into one line.
+
+Nothing heavy is imported before a verb needs it, so --help and report answer at once.
+Exit codes: 0 done, 1 some cells failed, 2 bad usage or configuration, 130 interrupted (the same command goes on).
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from argmax_vae import __version__
+from argmax_vae.errors import UsageError
+
+DONE, SOME_FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """All verbs with their examples."""
+    top = argparse.ArgumentParser(
+        prog="argmax-vae",
+        description="Train and compare gradient estimators for discrete variational auto-encoders.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Each verb has its own --help with examples.",
+    )
+    top.add_argument("--version", action="version", version=f"argmax-vae {__version__}")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    train = add(verbs, "train", "train one run, or a sweep of runs with -m", TRAIN_EXAMPLES)
+    train.add_argument("overrides", nargs="*", help="group=option or key=value; with -m values may be comma-separated")
+    train.add_argument(
+        "-m", "--multirun", action="store_true", help="train every combination of comma-separated values"
+    )
+    train.add_argument("--config-name", default="train", metavar="NAME", help="primary config (default: train)")
+    train.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
+
+    reproduce = add(verbs, "reproduce", "train all cells of a table, then write it", REPRODUCE_EXAMPLES)
+    reproduce.add_argument("table", help="primary config of the table, such as figure2")
+    reproduce.add_argument("overrides", nargs="*", help="overrides for every cell, such as trainer.epochs=10")
+    reproduce.add_argument("--dry-run", action="store_true", help="list the cells and their state, train nothing")
+
+    evaluate = add(verbs, "evaluate", "evaluate the best networks of a finished run again", EVALUATE_EXAMPLES)
+    evaluate.add_argument("run", type=Path, help="directory of a run")
+    evaluate.add_argument(
+        "overrides",
+        nargs="*",
+        help="trainer.*, runtime.* and paths.* keys, such as trainer.final_samples=1000",
+    )
+
+    runs = add(verbs, "runs", "list runs and their state", RUNS_EXAMPLES)
+    runs.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="directory of the runs")
+    only = runs.add_mutually_exclusive_group()
+    only.add_argument("--failed", action="store_true", help="only failed runs, with the last line of their traceback")
+    only.add_argument("--missing", metavar="TABLE", help="only cells of this table that are not done")
+    only.add_argument(
+        "--collect", metavar="TABLE", help="put the finished cells of this table into the files of record"
+    )
+    runs.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="files of record")
+
+    report = add(verbs, "report", "write or check a table from results/runs.csv", REPORT_EXAMPLES)
+    report.add_argument("table", help="figure2 or section61")
+    report.add_argument("--format", choices=["md", "tex", "csv"], help="print the table instead of writing files")
+    report.add_argument("--check", action="store_true", help="compare the written table with a regenerated one")
+    report.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="files of record")
+
+    bench = add(verbs, "bench", "measure steps per second of the dense and the fast path", BENCH_EXAMPLES)
+    bench.add_argument("--seconds", type=float, default=2.0, help="time per measurement (default: 2)")
+    bench.add_argument("--latents", nargs="+", default=["20x10", "20x2", "1x40"], metavar="NxK")
+    bench.add_argument("--seeds", nargs="+", type=int, default=[1, 4, 16], metavar="S")
+    bench.add_argument("--output", type=Path, metavar="FILE", help="also write a csv, such as results/speed.csv")
+    return top
+
+
+def add(
+    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str, examples: str
+) -> argparse.ArgumentParser:
+    return verbs.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog="examples:\n" + examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+TRAIN_EXAMPLES = """\
+  argmax-vae train data=digits trainer.epochs=50 seeds=[0,1,2]
+  argmax-vae train estimator=gumbel_softmax schedule@estimator.temperature=constant model.latents=20x2
+  argmax-vae train -m estimator=direct,gumbel_softmax model.latents=20x10,20x2
+  argmax-vae train estimator=exact model.latents=1x40 tracker=wandb
+  argmax-vae train --cfg job experiment=released_direct
+"""
+REPRODUCE_EXAMPLES = """\
+  argmax-vae reproduce figure2 --dry-run
+  argmax-vae reproduce figure2 paths.data=/data/torchvision
+  argmax-vae reproduce figure2 trainer.epochs=10 model.latents=20x2
+"""
+EVALUATE_EXAMPLES = """\
+  argmax-vae evaluate runs/mnist-linear-20x10-direct-kl_none-0123456789
+  argmax-vae evaluate runs/mnist-linear-20x10-direct-kl_none-0123456789 trainer.importance_samples=100
+"""
+RUNS_EXAMPLES = """\
+  argmax-vae runs
+  argmax-vae runs --failed
+  argmax-vae runs --missing figure2
+  argmax-vae runs --collect figure2 --runs /scratch/runs
+"""
+REPORT_EXAMPLES = """\
+  argmax-vae report figure2
+  argmax-vae report figure2 --format md
+  argmax-vae report figure2 --check
+"""
+BENCH_EXAMPLES = """\
+  argmax-vae bench
+  argmax-vae bench --latents 20x10 --seeds 1 16 --output results/speed.csv
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a verb and return its exit code."""
+    try:
+        given = parser().parse_args(arguments)
+        verb = {
+            "train": train_verb,
+            "reproduce": reproduce_verb,
+            "evaluate": evaluate_verb,
+            "runs": runs_verb,
+            "report": report_verb,
+            "bench": bench_verb,
+        }[given.verb]
+        return verb(given)
+    except UsageError as error:
+        print(f"argmax-vae: {error}", file=sys.stderr)
+        return BAD_USAGE
+    except KeyboardInterrupt:
+        print("argmax-vae: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return INTERRUPTED
+
+
+def train_verb(given: argparse.Namespace) -> int:
+    from argmax_vae import sweep
+
+    if given.cfg:
+        print(sweep.composed_yaml(given.config_name, given.overrides), end="")
+        return DONE
+    return sweep.launch(given.config_name, given.overrides, given.multirun)
+
+
+def reproduce_verb(given: argparse.Namespace) -> int:
+    from argmax_vae import sweep
+
+    return sweep.reproduce(given.table, given.overrides, given.dry_run)
+
+
+def evaluate_verb(given: argparse.Namespace) -> int:
+    from argmax_vae.evaluation import evaluate_run
+
+    print(evaluate_run(given.run, given.overrides).to_string(index=False))
+    return DONE
+
+
+def runs_verb(given: argparse.Namespace) -> int:
+    if given.missing:
+        from argmax_vae import sweep
+
+        for line in sweep.missing(given.missing, given.runs):
+            print(line)
+        return DONE
+    if given.collect:
+        from argmax_vae import sweep
+
+        for line in sweep.collect_finished(given.collect, given.runs, given.results):
+            print(line)
+        return DONE
+    from argmax_vae.runs import scan
+
+    for run in scan(given.runs):
+        if given.failed and run.status != "failed":
+            continue
+        reason = (
+            (run.path / "error.txt").read_text(encoding="utf-8").strip().splitlines()[-1]
+            if run.status == "failed"
+            else ""
+        )
+        print(f"{run.status:12} {run.path.name} {reason}".rstrip())
+    return DONE
+
+
+def report_verb(given: argparse.Namespace) -> int:
+    from argmax_vae.report import tables
+
+    if given.check:
+        differences = tables.check(given.table, given.results)
+        for line in differences:
+            print(line, file=sys.stderr)
+        return SOME_FAILED if differences else DONE
+    if given.format:
+        print(tables.rendered(given.table, given.results, given.format), end="")
+        return DONE
+    for path in tables.write(given.table, given.results):
+        print(path)
+    return DONE
+
+
+def bench_verb(given: argparse.Namespace) -> int:
+    from argmax_vae.bench import run_bench
+
+    run_bench(given.latents, given.seeds, given.seconds, given.output)
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""The data sets and their fixed splits, as flat uint8 tensors on the CPU.
+
+| name | pixels | train / validation / test | source |
+|---|---|---|---|
+| ``mnist`` | 28 x 28, 0 to 255 | 50,000 / 10,000 / 10,000 | LeCun et al. 1998, by torchvision |
+| ``fashion_mnist`` | 28 x 28, 0 to 255 | 50,000 / 10,000 / 10,000 | Xiao et al. 2017, by torchvision |
+| ``binarized_mnist`` | 28 x 28, 0 or 255 | 50,000 / 10,000 / 10,000 | MNIST sampled once, packed bits |
+| ``digits`` | 8 x 8, 0 to 255 | 1,200 / 297 / 300 | UCI Optdigits, by scikit-learn |
+
+No split is shuffled: train, validation and test follow each other in the order of the source. Everything that
+can go wrong with the files raises ``UsageError`` with one line that names the file or directory and says what
+to do.
+"""
+
+import contextlib
+import difflib
+import http.client
+import io
+import logging
+import tempfile
+import tokenize
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from argmax_vae.errors import UsageError
+
+logger = logging.getLogger(__name__)
+
+POINT_TO_FILES = "point to existing files by paths.data=DIR or the environment variable ARGMAX_VAE_DATA"
+
+
+@dataclass(frozen=True)
+class Images:
+    """One split: pixels from 0 to 255, flattened row by row, and the class of each image where known."""
+
+    pixels: UInt8[Tensor, "images pixels"]
+    labels: Int64[Tensor, "images"] | None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set in its three splits.
+
+    ``shape`` is (channels, height, width), with channels * height * width pixels an image; ``binary`` tells
+    that every pixel is 0 or 255 already.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    train: Images
+    validation: Images
+    test: Images
+    binary: bool
+
+
+def load_dataset(name: str, directory: Path) -> Dataset:
+    """Load the data set ``name``, one of ``DATASETS``, from ``directory``, downloading what is not there yet.
+
+    Raises ``UsageError`` for an unknown name and for files that are missing, damaged or cannot be had.
+    """
+    if name not in DATASETS:
+        nearest = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0)[0]
+        raise UsageError(f"unknown data set {name!r}; allowed: {', '.join(DATASETS)}; nearest: {nearest}")
+    return DATASETS[name](Path(directory).expanduser())
+
+
+def load_mnist(directory: Path) -> Dataset:
+    """Load MNIST from ``directory/MNIST/raw``, downloading its files if they are absent."""
+    return _load_published("mnist", "MNIST", directory)
+
+
+def load_fashion_mnist(directory: Path) -> Dataset:
+    """Load Fashion-MNIST from ``directory/FashionMNIST/raw``, downloading its files if they are absent."""
+    return _load_published("fashion_mnist", "FashionMNIST", directory)
+
+
+def load_binarized_mnist(directory: Path) -> Dataset:
+    """Load a fixed binarization of MNIST from ``directory/BinarizedMNIST``.
+
+    The files ``binarized_mnist_{train,valid,test}.npy`` hold uint8 of shape (images, 98): the 784 pixels of
+    an image as bits, first pixel in the highest bit (``numpy.packbits``). There are no labels, and nothing is
+    downloaded.
+    """
+    folder = directory / "BinarizedMNIST"
+    train, validation, test = (
+        Images(_read_packed(folder / f"binarized_mnist_{part}.npy", images), None)
+        for part, images in (("train", 50_000), ("valid", 10_000), ("test", 10_000))
+    )
+    return Dataset("binarized_mnist", (1, 28, 28), train, validation, test, binary=True)
+
+
+def load_digits(directory: Path) -> Dataset:
+    """Load the 1,797 digits that scikit-learn ships, their values 0 to 16 scaled to 0 to 255.
+
+    ``directory`` is not read. Rounding sends the middle value 8 to 128, so a threshold at one half keeps it.
+    """
+    from sklearn.datasets import load_digits as load_shipped
+
+    shipped = load_shipped()
+    pixels = torch.from_numpy(np.rint(shipped.data * (255 / 16)).astype(np.uint8))
+    labels = torch.from_numpy(shipped.target.astype(np.int64))
+    sizes = [1200, 297, 300]
+    train, validation, test = map(Images, pixels.split(sizes), labels.split(sizes))
+    return Dataset("digits", (1, 8, 8), train, validation, test, binary=False)
+
+
+DATASETS: dict[str, Callable[[Path], Dataset]] = {
+    "mnist": load_mnist,
+    "fashion_mnist": load_fashion_mnist,
+    "binarized_mnist": load_binarized_mnist,
+    "digits": load_digits,
+}
+
+
+def _load_published(name: str, kind: str, directory: Path) -> Dataset:
+    """Load ``torchvision.datasets.<kind>``, the last 10,000 of its 60,000 training images as validation."""
+    folder = directory / kind / "raw"
+    _obtain(kind, directory, folder)
+    pixels, labels = _read_idx_pair(folder, "train", 60_000)
+    train = Images(pixels[:50_000], labels[:50_000])
+    validation = Images(pixels[50_000:], labels[50_000:])
+    test = Images(*_read_idx_pair(folder, "t10k", 10_000))
+    return Dataset(name, (1, 28, 28), train, validation, test, binary=False)
+
+
+def _obtain(kind: str, directory: Path, folder: Path) -> None:
+    """Make sure that the extracted files of ``torchvision.datasets.<kind>`` stand in ``folder``.
+
+    torchvision verifies archives but not what it extracted, and takes any extracted file for a whole one. It
+    therefore works in a staging folder, and only whole files are renamed into place: an interrupted call
+    leaves nothing that a later one, or one running at the same time, could mistake for data.
+    """
+    from torchvision import datasets as published
+    from torchvision.datasets.utils import check_integrity
+
+    archives = dict(getattr(published, kind).resources)
+    with contextlib.ExitStack() as stack:
+        try:
+            if all((folder / archive).with_suffix("").is_file() for archive in archives):
+                return
+            folder.mkdir(parents=True, exist_ok=True)
+            root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".incomplete-", dir=folder)))
+            staging = root / kind / "raw"
+            staging.mkdir(parents=True)
+            present = [archive for archive in archives if (folder / archive).exists()]
+            whole = [archive for archive in present if check_integrity(folder / archive, archives[archive])]
+            for archive in whole:
+                (staging / archive).symlink_to((folder / archive).resolve())
+        except OSError as error:
+            raise UsageError(
+                f"data directory {directory} cannot be used to extract {kind} ({_one_line(error)}): "
+                f"make it readable and writable, or {POINT_TO_FILES}"
+            ) from error
+        logger.info("extracting %s into %s, downloading what is missing", kind, folder)
+        try:
+            with contextlib.redirect_stderr(io.StringIO()):
+                getattr(published, kind)(root, train=False, download=True)
+            for path in staging.iterdir():
+                if not path.is_symlink():
+                    path.replace(folder / path.name)
+        except (RuntimeError, OSError, http.client.HTTPException) as error:
+            damaged = [archive for archive in present if archive not in whole]
+            advice = f"delete {', '.join(damaged)} there (damaged: wrong md5), or " if damaged else ""
+            raise UsageError(
+                f"{folder} does not hold all files of {kind}, and downloading and extracting them failed "
+                f"({_one_line(error)}): {advice}{POINT_TO_FILES}"
+            ) from error
+
+
+def _read_idx_pair(folder: Path, part: str, images: int) -> tuple[UInt8[Tensor, "images 784"], Int64[Tensor, "images"]]:
+    """Read the extracted image and label files of one part, ``train`` or ``t10k``."""
+    from torchvision.datasets.mnist import read_image_file, read_label_file
+
+    pixels = _read_idx(read_image_file, folder / f"{part}-images-idx3-ubyte", (images, 28, 28))
+    labels = _read_idx(read_label_file, folder / f"{part}-labels-idx1-ubyte", (images,))
+    return pixels.flatten(start_dim=1), labels
+
+
+def _read_idx(read: Callable[[Path], Tensor], path: Path, shape: tuple[int, ...]) -> Tensor:
+    """Read an extracted file by torchvision's ``read`` and insist on its shape."""
+    try:
+        found = read(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({_one_line(error)}): {POINT_TO_FILES}") from error
+    except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise UsageError(f"{path} is damaged, not an idx file of shape {shape}: delete it and run again") from error
+    if found.shape != shape:
+        raise UsageError(f"{path} holds an array of shape {tuple(found.shape)}, not {shape}: delete it and run again")
+    return found
+
+
+def _read_packed(path: Path, images: int) -> UInt8[Tensor, "images 784"]:
+    """Read 784 bits an image as pixels 0 or 255."""
+    try:
+        with path.open("rb") as stream:
+            packed = np.lib.format.read_array(stream, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} is missing and cannot be downloaded: {POINT_TO_FILES}") from error
+    except (ValueError, tokenize.TokenError) as error:
+        raise UsageError(f"{path} is damaged, not a npy file: delete it and put a whole copy in its place") from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({_one_line(error)}): {POINT_TO_FILES}") from error
+    if packed.dtype != np.uint8 or packed.shape != (images, 98):
+        raise UsageError(
+            f"{path} holds {packed.dtype} of shape {packed.shape}, not uint8 of shape {(images, 98)}: "
+            "delete it and put the right file in its place"
+        )
+    return torch.from_numpy(np.unpackbits(packed, axis=1)[:, :784] * np.uint8(255))
+
+
+def _one_line(error: Exception) -> str:
+    """Return the message of ``error`` on one line."""
+    return " ".join(str(error).split())

@@ -1,0 +1,88 @@
+"""What every estimator is: it turns logits and a loss into an objective whose backward pass is its gradient."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from argmax_vae.errors import UsageError
+from argmax_vae.randomness import NoiseSource
+from argmax_vae.reconstruction import CodeLoss
+
+
+@dataclass
+class EstimatorConfig:
+    """Configuration of an estimator: `name` is its registry key, the other fields are its own choices."""
+
+    name: str = "???"
+
+    def validate_latents(self, n: int, k: int) -> None:
+        """Raise UsageError when the estimator cannot work with n latent variables of k values."""
+
+    def describe_schedule(self) -> str:
+        """Which ε or τ it uses, for tables; empty when it has none."""
+        return ""
+
+    def require_choice(self, field_name: str, allowed: tuple[str, ...]) -> None:
+        """Raise UsageError unless the field holds one of the allowed words."""
+        value = getattr(self, field_name)
+        if value not in allowed:
+            raise UsageError(f"estimator.{field_name}={value} must be one of {', '.join(allowed)}")
+
+    def require_at_least(self, field_name: str, smallest: int) -> None:
+        """Raise UsageError unless the field is at least `smallest`."""
+        value = getattr(self, field_name)
+        if value < smallest:
+            raise UsageError(f"estimator.{field_name}={value} must be at least {smallest}")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an estimator returns for a batch, per image and in nats.
+
+    `objective`: its backward pass puts the estimate of ∇E_q[θ] on the logits and the decoder's gradient on the decoder;
+    `loss`: the value of E_q[θ] that the estimator saw; `relaxed_log_codes` and `temperature`: its relaxed sample, for
+    the objective that needs one; `metrics`: scalars for the logs, such as ε.
+    """
+
+    objective: Float[Tensor, "*leading"]
+    loss: Float[Tensor, "*leading"]
+    relaxed_log_codes: Float[Tensor, "samples *leading n k"] | None = None
+    temperature: Float[Tensor, ""] | None = None
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Estimator(nn.Module):
+    """A gradient estimator. Randomness is drawn by `noise` and used by `forward`, which is a pure function of it."""
+
+    config_class: ClassVar[type[EstimatorConfig]]
+    has_relaxed_codes: ClassVar[bool] = False
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    def noise(self, shape: tuple[int, ...], source: NoiseSource) -> dict[str, Tensor]:
+        """The random numbers of one step for logits of this shape (*leading, n, k)."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        logits: Float[Tensor, "*leading n k"],
+        loss: CodeLoss,
+        noise: dict[str, Tensor],
+        step: Int[Tensor, ""],
+    ) -> Estimate:
+        """The estimate for a batch; `step` is the number of steps done, for schedules."""
+        raise NotImplementedError
+
+
+def with_gradient(
+    value: Float[Tensor, "*leading"],
+    logits: Float[Tensor, "*leading n k"],
+    gradient: Float[Tensor, "*leading n k"],
+) -> Float[Tensor, "*leading"]:
+    """`value` unchanged, with `gradient` as its derivative with respect to the logits."""
+    linear = (gradient.detach() * logits).sum((-2, -1))
+    return value + linear - linear.detach()

@@ -1,0 +1,72 @@
+"""Evaluates the stored networks of a finished run again, for example with more samples."""
+
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from argmax_vae.config import from_plain, nearest
+from argmax_vae.data.datasets import load_dataset
+from argmax_vae.errors import UsageError
+from argmax_vae.runs import RunDirectory, identity
+from argmax_vae.training import (
+    build,
+    device_of,
+    evaluation_loaders,
+    lightning_trainer,
+    load_checkpoint,
+    quiet_lightning,
+)
+
+OVERRIDABLE = (
+    "trainer.final_samples",
+    "trainer.importance_samples",
+    "trainer.evaluation_batch",
+    "runtime.device",
+    "paths.data",
+)
+
+
+def evaluate_run(path: Path, overrides: list[str]) -> pd.DataFrame:
+    """Bounds of the best networks of every seed on validation and test, in nats per image; a row per split and seed.
+
+    `overrides` may set the keys of OVERRIDABLE. Raises UsageError when `path` is no finished run, its networks are
+    damaged or belong to another configuration, or an override is unknown.
+    """
+    run = RunDirectory(path)
+    plain = run.config()
+    stored_identity = identity(plain)
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key not in OVERRIDABLE:
+            raise UsageError(
+                f"evaluate cannot override {key!r}{nearest(key, list(OVERRIDABLE))}; it can {', '.join(OVERRIDABLE)}"
+            )
+        section, name = key.split(".")
+        plain[section][name] = yaml.safe_load(value)
+    config = from_plain(plain)
+    stored = load_checkpoint(run.best)
+    if stored.get("identity") != stored_identity:
+        raise UsageError(f"{run.best} belongs to another configuration than {run.path / 'config.yaml'}")
+    dataset = load_dataset(config.data.name, Path(config.paths.data))
+    module = build(config, dataset)
+    module.best.load_state_dict(stored["networks"])
+    module.final_splits = ("validation", "test")
+    with quiet_lightning():
+        trainer = lightning_trainer(config, device_of(config.runtime.device), [])
+        trainer.test(module, evaluation_loaders(config, dataset), verbose=False)
+    rows = []
+    for split, evaluation in module.results.items():
+        for index, seed in enumerate(module.seeds):
+            rows.append(
+                {
+                    "split": split,
+                    "seed": seed,
+                    "bound": evaluation.bound[index].item(),
+                    "reconstruction": evaluation.reconstruction[index].item(),
+                    "kl": evaluation.kl[index].item(),
+                    "importance_weighted": evaluation.importance_weighted[index].item(),
+                    "codes_in_use": evaluation.in_use[index].double().mean().item(),
+                }
+            )
+    return pd.DataFrame(rows)

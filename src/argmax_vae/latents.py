@@ -1,0 +1,129 @@
+"""Categorical latent variables: Gumbel-max samples, divergences, and the Concrete densities that relax them.
+
+Logits φ have shape (…, n, k): n independent variables with k values each; a code is one-hot along the last axis.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float
+from torch import Tensor
+
+SMALLEST_UNIFORM = 2.0**-25
+
+
+def gumbel_from_uniform(uniform: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Standard Gumbel noise γ = −log(−log u) (Maddison et al. 2016, section 2.1). Zero is moved to 2⁻²⁵."""
+    return -torch.log(-torch.log(uniform.clamp_min(SMALLEST_UNIFORM)))
+
+
+def logistic_from_uniform(uniform: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Standard logistic noise log u − log(1 − u), the difference of two Gumbels (Maddison et al. 2016, appendix B)."""
+    uniform = uniform.clamp_min(SMALLEST_UNIFORM)
+    return torch.log(uniform) - torch.log1p(-uniform)
+
+
+def one_hot_argmax(scores: Float[Tensor, "*batch n k"]) -> Float[Tensor, "*batch n k"]:
+    """One-hot code of the largest score along the last axis; the first one when several are equal."""
+    return F.one_hot(scores.argmax(-1), scores.shape[-1]).to(scores.dtype)
+
+
+def sample_codes(
+    logits: Float[Tensor, "*batch n k"], gumbel: Float[Tensor, "*samples_batch n k"]
+) -> Float[Tensor, "*samples_batch n k"]:
+    """Gumbel-max samples z = one_hot(argmax(φ + γ)), distributed as softmax(φ) (the paper's Equation 3)."""
+    return one_hot_argmax(logits.detach() + gumbel)
+
+
+def kl_to_uniform(logits: Float[Tensor, "*batch n k"]) -> Float[Tensor, "*batch"]:
+    """KL(q ‖ uniform) = Σ_i Σ_j q_i(j) log q_i(j) + n log k, in nats; between 0 and n log k."""
+    log_probabilities = logits.log_softmax(-1)
+    n, k = logits.shape[-2:]
+    return (log_probabilities.exp() * log_probabilities).sum((-2, -1)) + n * math.log(k)
+
+
+def log_probability(
+    logits: Float[Tensor, "*batch n k"], codes: Float[Tensor, "*samples_batch n k"]
+) -> Float[Tensor, "*samples_batch"]:
+    """log q(z) = Σ_i log softmax(φ_i)[z_i] in nats."""
+    return (logits.log_softmax(-1) * codes).sum((-2, -1))
+
+
+def all_codes(n: int, k: int, device: torch.device | None = None) -> Float[Tensor, "codes n k"]:
+    """Every one of the kⁿ codes, the last variable running fastest."""
+    values = torch.cartesian_prod(*[torch.arange(k, device=device)] * n).reshape(-1, n)
+    return F.one_hot(values, k).to(torch.get_default_dtype())
+
+
+def exp_concrete_sample(
+    logits: Float[Tensor, "*batch n k"],
+    gumbel: Float[Tensor, "*samples_batch n k"],
+    temperature: Float[Tensor, ""] | float,
+) -> Float[Tensor, "*samples_batch n k"]:
+    """Logarithm of a Gumbel-Softmax sample, y = log softmax((φ + γ)/τ): an ExpConcrete sample
+
+    (Maddison et al. 2016, section 3.3 and appendix C.3). exp(y) is the Concrete sample; gradients flow into φ.
+    """
+    return ((logits + gumbel) / temperature).log_softmax(-1)
+
+
+def exp_concrete_log_density(
+    log_codes: Float[Tensor, "*samples_batch n k"],
+    logits: Float[Tensor, "*batch n k"],
+    temperature: Float[Tensor, ""] | float,
+) -> Float[Tensor, "*samples_batch n"]:
+    """log ρ(y) of ExpConcrete(α = exp φ, τ) for each variable (Maddison et al. 2016, Equation 26):
+
+    log (k−1)! + (k−1) log τ + Σ_j (φ_j − τ y_j) − k log Σ_j exp(φ_j − τ y_j).
+    """
+    k = logits.shape[-1]
+    score = logits - temperature * log_codes
+    scale = math.lgamma(k) + (k - 1) * torch.as_tensor(temperature, dtype=logits.dtype).log()
+    return scale + score.sum(-1) - k * score.logsumexp(-1)
+
+
+def concrete_log_density(
+    codes: Float[Tensor, "*samples_batch n k"],
+    logits: Float[Tensor, "*batch n k"],
+    temperature: Float[Tensor, ""] | float,
+) -> Float[Tensor, "*samples_batch n"]:
+    """log p(x) of Concrete(α = exp φ, τ) on the simplex for each variable (Maddison et al. 2016, Equation 10):
+
+    (k−1)! τ^(k−1) Π_j α_j x_j^(−τ−1) / Σ_i α_i x_i^(−τ); the ExpConcrete density at log x, less Σ_j log x_j.
+    """
+    log_codes = codes.log()
+    return exp_concrete_log_density(log_codes, logits, temperature) - log_codes.sum(-1)
+
+
+def binary_logits(logits: Float[Tensor, "*batch n 2"]) -> Float[Tensor, "*batch n"]:
+    """The one logit log(p/(1−p)) of a two-valued variable, p the probability of value 1."""
+    return logits[..., 1] - logits[..., 0]
+
+
+def logistic_log_density(
+    scores: Float[Tensor, "*samples_batch n"],
+    logits: Float[Tensor, "*batch n"],
+    temperature: Float[Tensor, ""] | float,
+) -> Float[Tensor, "*samples_batch n"]:
+    """log density of y = (log α + log u − log(1−u))/τ, whose sigmoid is BinConcrete(α, τ)
+
+    (Maddison et al. 2016, appendix B): log τ − τy + log α − 2 log(1 + exp(−τy + log α)), log α the one logit.
+    """
+    centred = logits - temperature * scores
+    return torch.as_tensor(temperature, dtype=logits.dtype).log() + centred - 2 * F.softplus(centred)
+
+
+def relaxed_kl(
+    log_codes: Float[Tensor, "*samples_batch n k"],
+    logits: Float[Tensor, "*batch n k"],
+    temperature: Float[Tensor, ""] | float,
+    prior_temperature: float,
+) -> Float[Tensor, "*samples_batch"]:
+    """One-sample estimate of the relaxed divergence Σ_i log ρ_{φ,τ}(y_i) − log ρ_{0,τ_prior}(y_i) in nats
+
+    (Maddison et al. 2016, Equation 20 in ExpConcrete form). It is not the divergence of the discrete variables.
+    """
+    posterior = exp_concrete_log_density(log_codes, logits, temperature)
+    prior = exp_concrete_log_density(log_codes, torch.zeros_like(logits), prior_temperature)
+    return (posterior - prior).sum(-1)

@@ -1,0 +1,370 @@
+"""The Lightning module of the discrete variational auto-encoder: thin, S seeds at once."""
+
+import copy
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Float, Int, Int64
+from torch import Tensor
+
+from argmax_vae import objective
+from argmax_vae.candidates import FORMS, CandidateLosses
+from argmax_vae.data.binarization import BINARIZATIONS, fixed_sample, prepare
+from argmax_vae.data.datasets import Dataset
+from argmax_vae.errors import UsageError
+from argmax_vae.estimators import Estimator
+from argmax_vae.networks import Networks
+from argmax_vae.objective import BoundSums, ObjectiveConfig
+from argmax_vae.randomness import SeedNoise
+from argmax_vae.reconstruction import Reconstruction
+from argmax_vae.steps import CapturedSteps, CompiledOrEager, EagerSteps, Noise
+
+
+def require(condition: bool, key: str, value: object, allowed: str) -> None:
+    """Raise UsageError `key=value must be allowed` unless the condition holds."""
+    if not condition:
+        raise UsageError(f"{key}={value} must be {allowed}")
+
+
+@dataclass
+class ModelConfig:
+    """`latents`: "nxk", n variables with k values each, such as 20x10; `hidden`: layer sizes between pixels and n·k."""
+
+    name: str = "linear"
+    latents: str = "20x10"
+    hidden: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        valid = re.fullmatch(r"(0|[1-9][0-9]*)x(0|[1-9][0-9]*)", self.latents) is not None
+        require(valid, "model.latents", self.latents, "n x k, such as 20x10")
+        require(self.n >= 1, "model.latents", self.latents, "n x k with n at least 1")
+        require(self.k >= 2, "model.latents", self.latents, "n x k with k at least 2")
+        plain_name = re.fullmatch(r"[A-Za-z0-9_]+", self.name) is not None
+        require(plain_name, "model.name", self.name, "letters, digits and underscores")
+        require(all(size >= 1 for size in self.hidden), "model.hidden", self.hidden, "a list of positive sizes")
+
+    @property
+    def n(self) -> int:
+        return int(self.latents.split("x")[0])
+
+    @property
+    def k(self) -> int:
+        return int(self.latents.split("x")[1])
+
+
+@dataclass
+class OptimConfig:
+    """Adam (Kingma and Ba 2014); elementwise, so one Adam over S models is S independent Adams."""
+
+    name: str = "adam"
+    learning_rate: float = 1e-3
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        require(self.name == "adam", "optim.name", self.name, "adam")
+        rate = self.learning_rate
+        require(rate > 0 and math.isfinite(rate), "optim.learning_rate", rate, "greater than 0")
+        valid = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
+        require(valid, "optim.betas", self.betas, "two numbers in [0, 1)")
+        require(self.epsilon > 0, "optim.epsilon", self.epsilon, "greater than 0")
+
+
+@dataclass
+class TrainerConfig:
+    """What decides the numbers of a run.
+
+    `batch`: images per step and seed; `evaluate_every`: epochs between evaluations on validation (which selects, per
+    seed) and test; `curve_samples` and `final_samples`: hard samples per image at those and at the end;
+    `importance_samples`: samples of the importance-weighted bound at the end, 0 for none.
+    """
+
+    epochs: int = 300
+    batch: int = 100
+    evaluate_every: int = 5
+    curve_samples: int = 1
+    final_samples: int = 100
+    importance_samples: int = 0
+    evaluation_batch: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in (
+            "epochs",
+            "batch",
+            "evaluate_every",
+            "curve_samples",
+            "final_samples",
+            "evaluation_batch",
+        ):
+            require(getattr(self, name) >= 1, f"trainer.{name}", getattr(self, name), "at least 1")
+        require(self.importance_samples >= 0, "trainer.importance_samples", self.importance_samples, "at least 0")
+
+
+@dataclass
+class RuntimeConfig:
+    """Where and how a run is computed; it is no part of the run's identity.
+
+    `device`: auto, cpu or cuda; `chunk`: steps per Lightning batch; `compile`: use torch.compile;
+    `candidates`: form of the candidate losses; `graph`: capture the step as a CUDA graph; `checkpoint_every`: epochs.
+    """
+
+    device: str = "auto"
+    chunk: int = 100
+    compile: bool = True
+    candidates: str = "auto"
+    graph: bool = True
+    checkpoint_every: int = 10
+
+    def __post_init__(self) -> None:
+        require(self.device in ("auto", "cpu", "cuda"), "runtime.device", self.device, "one of auto, cpu, cuda")
+        require(self.chunk >= 1, "runtime.chunk", self.chunk, "at least 1")
+        require(self.candidates in FORMS, "runtime.candidates", self.candidates, f"one of {', '.join(FORMS)}")
+        require(self.checkpoint_every >= 1, "runtime.checkpoint_every", self.checkpoint_every, "at least 1")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Per-seed numbers of one evaluation: bound = reconstruction + KL in nats per image; values in use per latent."""
+
+    reconstruction: Float[Tensor, "seeds"]
+    kl: Float[Tensor, "seeds"]
+    importance_weighted: Float[Tensor, "seeds"]
+    in_use: Int[Tensor, "seeds n"]
+
+    @property
+    def bound(self) -> Float[Tensor, "seeds"]:
+        return self.reconstruction + self.kl
+
+    @classmethod
+    def of(cls, chunks: list[BoundSums]) -> "Evaluation":
+        """Means over all images of the chunks."""
+        images = sum(chunk.images for chunk in chunks)
+        usage = torch.stack([chunk.usage for chunk in chunks]).sum(0)
+        return cls(
+            torch.stack([chunk.reconstruction for chunk in chunks]).sum(0).cpu() / images,
+            torch.stack([chunk.kl for chunk in chunks]).sum(0).cpu() / images,
+            torch.stack([chunk.importance_weighted for chunk in chunks]).sum(0).cpu() / images,
+            objective.values_in_use(usage).cpu(),
+        )
+
+
+class DiscreteVAE(pl.LightningModule):
+    """S discrete variational auto-encoders, one per seed, trained side by side by one estimator.
+
+    Lightning's batch is a block of index batches (steps, seeds, batch); data live on the device. `best` holds, for
+    each seed, the networks of its best validation bound so far; `history` one row per evaluation and seed.
+    """
+
+    steps_done: Tensor
+    best_bound: Tensor
+    best_epoch: Tensor
+    diverged_epoch: Tensor
+    train_pixels: Tensor
+    validation_pixels: Tensor
+    test_pixels: Tensor
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        binarization: str,
+        model: ModelConfig,
+        estimator: Estimator,
+        objective_config: ObjectiveConfig,
+        optim: OptimConfig,
+        trainer_config: TrainerConfig,
+        runtime: RuntimeConfig,
+        seeds: list[int],
+    ) -> None:
+        super().__init__()
+        require(
+            binarization in BINARIZATIONS,
+            "data.binarization",
+            binarization,
+            f"one of {', '.join(BINARIZATIONS)}",
+        )
+        self.automatic_optimization = False
+        self.binarization = binarization
+        self.estimator = estimator
+        self.objective_config = objective_config
+        self.optim, self.trainer_config, self.runtime = optim, trainer_config, runtime
+        self.seeds = seeds
+        pixels = dataset.train.pixels.shape[1]
+        self.networks = Networks(pixels, model.n, model.k, model.hidden, seeds)
+        self.best = copy.deepcopy(self.networks).requires_grad_(False)
+        self.candidates = CandidateLosses(runtime.candidates)
+        self.compiled_terms = CompiledOrEager(self.terms) if runtime.compile else self.terms
+        count = len(seeds)
+        self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("best_bound", torch.full((count,), math.inf, dtype=torch.float64))
+        self.register_buffer("best_epoch", torch.full((count,), -1, dtype=torch.int64))
+        self.register_buffer("diverged_epoch", torch.full((count,), -1, dtype=torch.int64))
+        self.register_buffer("train_pixels", dataset.train.pixels, persistent=False)
+        for split in ("validation", "test"):
+            pixels_of_split = getattr(dataset, split).pixels
+            if binarization == "dynamic":
+                pixels_of_split = fixed_sample(pixels_of_split, seed=0)
+            self.register_buffer(f"{split}_pixels", pixels_of_split, persistent=False)
+        self.history: list[dict[str, float]] = []
+        self.last_metrics: dict[str, Tensor] = {}
+        self.results: dict[str, Evaluation] = {}
+        self.chunks: dict[str, list[BoundSums]] = {}
+        self.final_splits: tuple[str, ...] = ("test",)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(
+            list(self.networks.parameters()) + list(self.estimator.parameters()),
+            lr=self.optim.learning_rate,
+            betas=(self.optim.betas[0], self.optim.betas[1]),
+            eps=self.optim.epsilon,
+            fused=True,
+            capturable=self.device.type == "cuda",
+        )
+
+    def on_fit_start(self) -> None:
+        self.prepare_steps(self.optimizers().optimizer)  # type: ignore[union-attr]
+
+    def prepare_steps(self, optimizer: torch.optim.Optimizer) -> None:
+        """Make ready to run steps with this optimiser on the module's device, as a captured graph on CUDA."""
+        self.noise = SeedNoise(self.seeds, self.device)
+        self.pixel_noise = SeedNoise(self.seeds, self.device)
+        self.optimizer = optimizer
+
+        def state() -> list[Tensor]:
+            kept = [*self.parameters(), self.steps_done]
+            for values in optimizer.state.values():
+                kept += [value for value in values.values() if isinstance(value, Tensor)]
+            return kept
+
+        if self.device.type == "cuda" and self.runtime.graph:
+            self.runner: EagerSteps | CapturedSteps = CapturedSteps(self.step, self.draw, state)
+        else:
+            self.runner = EagerSteps(self.step, self.draw)
+
+    def on_train_epoch_start(self) -> None:
+        self.noise.restart(self.current_epoch, "noise")
+        self.pixel_noise.restart(self.current_epoch, "binarization")
+
+    @property
+    def path(self) -> str:
+        """Which fast paths the steps took."""
+        compiled = getattr(self.compiled_terms, "path", "eager")
+        forms = [] if self.candidates.path == "auto" else [f"candidates: {self.candidates.path}"]
+        return "; ".join([*forms, compiled, self.runner.path])
+
+    def draw(self) -> Noise:
+        """The random numbers of one step."""
+        shape = (len(self.seeds), self.trainer_config.batch, self.networks.n, self.networks.k)
+        noise = self.estimator.noise(shape, self.noise)
+        if self.binarization == "dynamic":
+            noise["pixels"] = self.pixel_noise.uniform((*shape[:2], self.train_pixels.shape[1]))
+        return noise
+
+    def terms(
+        self, indices: Int64[Tensor, "seeds batch"], noise: Noise, steps_done: Int64[Tensor, ""]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "seeds"], dict[str, Tensor]]:
+        """The objective of a step summed over seeds, the training bound of each seed, and the estimator's metrics."""
+        images = prepare(self.train_pixels[indices], self.binarization, noise.get("pixels"))
+        logits = self.networks.encode(images)
+        loss = Reconstruction(self.networks, images, self.candidates)
+        terms = objective.training_terms(self.objective_config, self.estimator, logits, loss, noise, steps_done)
+        return terms.objective.mean(-1).sum(), (terms.reconstruction + terms.kl).mean(-1), terms.metrics
+
+    def step(self, indices: Int64[Tensor, "seeds batch"], noise: Noise) -> Float[Tensor, "seeds"]:
+        """One step of every seed; returns the training bound of each, in nats per image."""
+        objective_sum, bound, self.last_metrics = self.compiled_terms(indices, noise, self.steps_done)
+        self.optimizer.zero_grad(set_to_none=True)
+        objective_sum.backward()
+        self.optimizer.step()
+        self.steps_done += 1
+        return bound
+
+    def training_step(self, block: Int64[Tensor, "steps seeds batch"], batch_index: int) -> None:
+        """Runs the steps of a block. Epochs are counted, not `global_step`: the inner loop bypasses Lightning."""
+        losses = self.runner.run(block)
+        bad = ~losses.isfinite().all(0)
+        self.diverged_epoch[bad & (self.diverged_epoch < 0)] = self.current_epoch
+        self.log("train_bound", losses[:, ~bad].mean() if bool((~bad).any()) else losses.mean())
+        for name, value in self.last_metrics.items():
+            self.log(name, value.float())
+
+    def evaluate_chunk(
+        self,
+        networks: Networks,
+        split: str,
+        indices: Tensor,
+        samples: int,
+        noise: SeedNoise,
+        importance: int = 0,
+    ) -> None:
+        pixels = getattr(self, f"{split}_pixels")[indices]
+        how = "threshold" if self.binarization == "dynamic" else self.binarization
+        images = prepare(pixels, how, None).expand(len(self.seeds), -1, -1)
+        sums = objective.bound_sums(networks, images, samples, noise, importance)
+        self.chunks.setdefault(split, []).append(sums)
+
+    def on_validation_epoch_start(self) -> None:
+        self.chunks = {}
+        self.evaluation_noise = {
+            split: SeedNoise(self.seeds, self.device).restart(self.current_epoch, split)
+            for split in ("validation", "test")
+        }
+
+    def validation_step(self, indices: Tensor, batch_index: int, dataloader_idx: int = 0) -> None:
+        """Adds a chunk of the validation (loader 0) or test (loader 1) images to the bound of the current networks."""
+        split = ("validation", "test")[dataloader_idx]
+        self.evaluate_chunk(
+            self.networks, split, indices, self.trainer_config.curve_samples, self.evaluation_noise[split]
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        epoch = self.current_epoch + 1
+        validation, test = (Evaluation.of(self.chunks[split]) for split in ("validation", "test"))
+        bound = validation.bound.to(self.best_bound.device)
+        improved = bound < self.best_bound
+        self.best_bound = torch.where(improved, bound, self.best_bound)
+        self.best_epoch[improved] = epoch
+        with torch.no_grad():
+            for best, current in zip(self.best.parameters(), self.networks.parameters(), strict=True):
+                best[improved] = current[improved]
+        for index, seed in enumerate(self.seeds):
+            row: dict[str, float] = {"epoch": epoch, "seed": seed}
+            for split, evaluation in (("validation", validation), ("test", test)):
+                row[f"{split}_bound"] = evaluation.bound[index].item()
+                row[f"{split}_reconstruction"] = evaluation.reconstruction[index].item()
+                row[f"{split}_kl"] = evaluation.kl[index].item()
+                row[f"{split}_codes_in_use"] = evaluation.in_use[index].double().mean().item()
+            row |= {name: float(value) for name, value in self.last_metrics.items()}
+            self.history.append(row)
+        for name, values in (("validation_bound", validation.bound), ("validation_kl", validation.kl)):
+            self.log(name, values[values.isfinite()].mean().float())
+
+    def on_test_epoch_start(self) -> None:
+        self.chunks = {}
+        self.evaluation_noise = {
+            split: SeedNoise(self.seeds, self.device).restart(0, "final") for split in self.final_splits
+        }
+
+    def test_step(self, indices: Tensor, batch_index: int, dataloader_idx: int = 0) -> None:
+        """Adds a chunk of the images of a split in `final_splits` to the bound of the best networks of each seed."""
+        split = self.final_splits[dataloader_idx]
+        self.evaluate_chunk(
+            self.best,
+            split,
+            indices,
+            self.trainer_config.final_samples,
+            self.evaluation_noise[split],
+            self.trainer_config.importance_samples,
+        )
+
+    def on_test_epoch_end(self) -> None:
+        self.results = {split: Evaluation.of(chunks) for split, chunks in self.chunks.items()}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["history"] = self.history
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.history = checkpoint["history"]

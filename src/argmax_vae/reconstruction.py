@@ -1,0 +1,137 @@
+"""θ(x, z) = −log p(x|z) of a decoder, in the ways in which an estimator may ask for it."""
+
+import math
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float
+from torch import Tensor
+
+from argmax_vae import candidates
+from argmax_vae.latents import log_probability
+from argmax_vae.networks import Networks
+from argmax_vae.products import seed_product
+
+
+@runtime_checkable
+class CodeLoss(Protocol):
+    """What an estimator knows of the model: per-image losses of codes, in nats.
+
+    Codes have shape (*samples, *leading, n, k) when the logits have shape (*leading, n, k).
+    """
+
+    def __call__(self, codes: Float[Tensor, "*rows n k"]) -> Float[Tensor, "*rows"]:
+        """Loss of each code, differentiable in the code and in the decoder."""
+        ...
+
+    def with_candidates(
+        self, codes: Float[Tensor, "*rows n k"]
+    ) -> tuple[Float[Tensor, "*rows"], Float[Tensor, "*rows n k"]]:
+        """The loss of one-hot codes, differentiable in the decoder, and those of all one-coordinate changes, not."""
+        ...
+
+    def shared(self, codes: Float[Tensor, "codes n k"]) -> Float[Tensor, "*leading codes"]:
+        """Losses of the same codes for every image, differentiable in the decoder."""
+        ...
+
+
+def bernoulli_loss(
+    outputs: Float[Tensor, "*rows pixels"], images: Float[Tensor, "*#rows pixels"]
+) -> Float[Tensor, "*rows"]:
+    """−log p(x|z) = Σ_d softplus(a_d) − x_d a_d of decoder logits a, in nats per image."""
+    return F.binary_cross_entropy_with_logits(outputs, images.expand_as(outputs), reduction="none").sum(-1)
+
+
+class Reconstruction:
+    """Bernoulli reconstruction loss of a batch of images (seeds, batch, pixels) under the networks' decoder."""
+
+    def __init__(
+        self,
+        networks: Networks,
+        images: Float[Tensor, "seeds batch pixels"],
+        form: candidates.CandidateLosses | None = None,
+    ) -> None:
+        self.networks = networks
+        self.images = images
+        self.form = form if form is not None else candidates.CandidateLosses()
+
+    def outputs(self, codes: Float[Tensor, "*rows n k"]) -> Float[Tensor, "seeds samples_batch pixels"]:
+        """Decoder outputs, sample axes folded into the batch behind the seed axis, samples running slowest."""
+        seeds, batch = self.images.shape[:2]
+        return self.networks.decode(codes.reshape(-1, seeds, batch, *codes.shape[-2:]).movedim(0, 1).flatten(1, 2))
+
+    def losses(self, outputs: Tensor, codes: Tensor) -> Tensor:
+        per_sample = outputs.unflatten(1, (-1, self.images.shape[1]))
+        return bernoulli_loss(per_sample, self.images.unsqueeze(1)).movedim(1, 0).reshape(codes.shape[:-2])
+
+    def __call__(self, codes: Float[Tensor, "*rows n k"]) -> Float[Tensor, "*rows"]:
+        return self.losses(self.outputs(codes), codes)
+
+    def with_candidates(
+        self, codes: Float[Tensor, "*rows n k"]
+    ) -> tuple[Float[Tensor, "*rows"], Float[Tensor, "*rows n k"]]:
+        n, k = codes.shape[-2:]
+        if self.form.form == "dense":
+            return self(codes), self.dense(codes)
+        if n == 1:
+            self.form.path = "shared"
+            losses = self.shared(torch.eye(k, device=codes.device, dtype=codes.dtype).unsqueeze(1))
+            expanded = losses.expand(*codes.shape[:-2], k)
+            return (expanded * codes.squeeze(-2)).sum(-1), expanded.detach().unsqueeze(-2)
+        outputs = self.outputs(codes)
+        if not self.networks.decoder.is_linear:
+            self.form.path = "dense"
+            return self.losses(outputs, codes), self.dense(codes)
+        with torch.no_grad():
+            seeds, batch = self.images.shape[:2]
+            folded = codes.reshape(-1, seeds, batch, n, k).movedim(0, 1)
+            weight = self.networks.decoder.layers[0].weight
+            losses = self.form.linear(self.images, outputs, weight, folded.flatten(1, 2))  # type: ignore[arg-type]
+            changed = losses.unflatten(1, (-1, batch)).movedim(1, 0).reshape(codes.shape)
+        return self.losses(outputs, codes), changed
+
+    @torch.no_grad()
+    def dense(self, codes: Float[Tensor, "*rows n k"]) -> Float[Tensor, "*rows n k"]:
+        """Candidate losses by decoding every changed code: the reference for every faster form."""
+        return candidates.dense(self, codes)
+
+    def shared(self, codes: Float[Tensor, "codes n k"]) -> Float[Tensor, "seeds batch codes"]:
+        outputs = self.networks.decode(codes.expand(self.images.shape[0], *codes.shape))
+        return F.softplus(outputs).sum(-1).unsqueeze(1) - seed_product(self.images, outputs.transpose(1, 2))
+
+
+class Folded:
+    """θ + log q(z|x) − log p(z), so that an estimator of θ's gradient also estimates that of the KL term.
+
+    The score's own expectation is zero, E_q[∇ log q] = 0, so log q enters as a constant. With direct optimization
+    the perturbed arg max becomes argmax((1 − ε)φ + γ − ε(θ − log p)), which at ε = 1 samples the decoder's posterior.
+    """
+
+    def __init__(self, loss: CodeLoss, logits: Float[Tensor, "*leading n k"]) -> None:
+        self.loss = loss
+        self.log_ratio = logits.detach().log_softmax(-1) + math.log(logits.shape[-1])
+
+    def __call__(self, codes: Float[Tensor, "*rows n k"]) -> Float[Tensor, "*rows"]:
+        return self.loss(codes) + (self.log_ratio * codes).sum((-2, -1))
+
+    def with_candidates(
+        self, codes: Float[Tensor, "*rows n k"]
+    ) -> tuple[Float[Tensor, "*rows"], Float[Tensor, "*rows n k"]]:
+        loss, changed = self.loss.with_candidates(codes)
+        own = (self.log_ratio * codes).sum(-1, keepdim=True)
+        total = own.sum(-2, keepdim=True)
+        return loss + total.squeeze((-2, -1)), changed + total - own + self.log_ratio
+
+    def shared(self, codes: Float[Tensor, "codes n k"]) -> Float[Tensor, "*leading codes"]:
+        return self.loss.shared(codes) + torch.einsum("...ij,cij->...c", self.log_ratio, codes)
+
+
+def importance_weights(
+    loss: Float[Tensor, "samples *leading"],
+    logits: Float[Tensor, "*leading n k"],
+    codes: Float[Tensor, "samples *leading n k"],
+) -> Float[Tensor, "samples *leading"]:
+    """log p(x, z) − log q(z|x) of hard samples under the uniform prior, in nats."""
+    n, k = logits.shape[-2:]
+    return -loss - n * math.log(k) - log_probability(logits, codes)

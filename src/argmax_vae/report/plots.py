@@ -1,0 +1,273 @@
+"""Figures over seeds: curves with bands, and dots with intervals beside the published values.
+
+Drawn with matplotlib's object-oriented interface, which is imported by the functions that draw. An SVG file
+carries a digest of its data, and its bytes depend on the data and the version of matplotlib alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from argmax_vae.errors import UsageError
+from argmax_vae.files import write_text
+from argmax_vae.report import definition, require
+from argmax_vae.report.statistics import mean_interval
+from argmax_vae.report.style import Style, rank, style
+from argmax_vae.report.tables import build
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+CURVE_SIZE = (20, 2)
+"""The (n, k) whose test bound Figure 2 follows over the epochs."""
+
+_DRAWN = {
+    "runs": ["table", "protocol", "n", "k", "estimator", "seed", "status", "test_bound"],
+    "curves": ["table", "protocol", "n", "k", "estimator", "seed", "epoch", "test_bound"],
+    "paper": ["n", "k", "estimator", "metric", "value"],
+}
+
+
+@contextmanager
+def _look() -> Iterator[None]:
+    """Settings under which figures are made and saved."""
+    import matplotlib
+
+    with matplotlib.rc_context(
+        {"font.size": 9, "axes.titlesize": 10, "legend.fontsize": 8.5, "svg.hashsalt": "argmax-vae"}
+    ):
+        yield
+
+
+class Dot(NamedTuple):
+    """One row of :func:`dots_with_intervals`; values in the units of the axis, NaN where there is none."""
+
+    label: str
+    mean: float
+    half_width: float
+    published: float
+    look: Style
+
+
+def curve_with_band(axes: Axes, curves: pd.DataFrame, look: Style, confidence: float = 0.95) -> None:
+    """Draw the mean over seeds at every step, with a band of its Student-t interval.
+
+    Args:
+        axes: where to draw; the line's label is ``look.label``.
+        curves: values (steps × seeds), indexed by step. NaN marks a seed without a value at that step, which
+            the mean of that step leaves out; a step with one seed has no band, a step with none is dropped.
+        look: colour, line style, marker and label.
+        confidence: of the interval at each step alone (the band is pointwise).
+    """
+    curves = curves.dropna(how="all").sort_index()
+    if curves.empty:
+        return
+    intervals = [mean_interval(row[np.isfinite(row)], confidence) for row in curves.to_numpy(dtype=float)]
+    _, low, high, _, _ = (np.array(column) for column in zip(*intervals, strict=True))
+    steps = curves.index.to_numpy()
+    spacing = max(1, len(steps) // 6)
+    start = len(axes.lines) * spacing // 4 % spacing
+    axes.fill_between(steps, low, high, color=look.color, alpha=0.2, linewidth=0)
+    axes.plot(
+        steps,
+        [interval.mean for interval in intervals],
+        color=look.color,
+        linestyle=look.line,
+        marker=look.marker,
+        markevery=(start, spacing),
+        markersize=5,
+        linewidth=1.4,
+        label=look.label,
+    )
+
+
+def dots_with_intervals(axes: Axes, dots: Sequence[Dot]) -> None:
+    """Draw one row per dot, from the top: mean with interval bar, and the published value as an open marker.
+
+    The published value lies a little below its row's mean, so that neither hides the other.
+    """
+    for row, dot in enumerate(dots):
+        color, marker = dot.look.color, dot.look.marker
+        if math.isfinite(dot.mean):
+            width = dot.half_width if math.isfinite(dot.half_width) else 0.0
+            axes.errorbar(dot.mean, row - 0.12, xerr=width, color=color, marker=marker, markersize=5.5, capsize=3)
+        if math.isfinite(dot.published):
+            axes.plot(dot.published, row + 0.2, marker=marker, markersize=5.5, color=color, mfc="white")
+    axes.set_yticks(range(len(dots)), [dot.label for dot in dots])
+    axes.set_ylim(len(dots) - 0.4, -0.6)
+    axes.margins(x=0.08)
+    axes.locator_params(axis="x", nbins=5, min_n_ticks=3)
+    axes.ticklabel_format(axis="x", useOffset=False)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def digest(name: str, **frames: pd.DataFrame) -> str:
+    """Fingerprint of the data that a figure draws: the raw rows, independent of their order.
+
+    Args:
+        name: key of :data:`argmax_vae.report.TABLES`.
+        frames: ``runs`` and ``paper``, and ``curves`` where the figure draws them.
+
+    Raises:
+        UsageError: a missing column.
+    """
+    code = hashlib.sha256()
+    for key in sorted(frames):
+        frame, columns = frames[key], _DRAWN[key]
+        require(frame, columns, f"{key}.csv" if key != "paper" else definition(name).paper)
+        rows = frame[frame["table"] == name] if "table" in columns else frame
+        lines = rows[columns].to_csv(index=False, header=False, lineterminator="\n").splitlines()
+        code.update("\n".join([key, *sorted(lines)]).encode())
+    return f"sha256:{code.hexdigest()}"
+
+
+def figure2(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFrame, path: Path) -> None:
+    """Write Figure 2 as SVG: test bound over epochs for 20×2 (left), final test bounds of all cells (right).
+
+    The curves' axis is cut to the range that they have after the first tenth of the epochs.
+
+    Args:
+        runs: as for :func:`argmax_vae.report.tables.build`.
+        curves: a row per seed and epoch, with the columns of ``results/curves.csv``; seeds that are not done
+            in ``runs`` are left out, as they are from the table.
+        paper: published values.
+        path: the SVG file to replace.
+
+    Raises:
+        UsageError: a missing column, or cells that the table refuses.
+    """
+    code = digest("figure2", runs=runs, curves=curves, paper=paper)
+    _save(draw_figure2(runs, curves, paper), path, code)
+
+
+def section61(runs: pd.DataFrame, paper: pd.DataFrame, path: Path) -> None:
+    """Write the figure of section 6.1 as SVG: product spaces against one joint variable with as many codes.
+
+    Arguments and errors are those of :func:`figure2`.
+    """
+    code = digest("section61", runs=runs, paper=paper)
+    _save(draw_section61(runs, paper), path, code)
+
+
+FIGURES: dict[str, Callable[..., None]] = {"figure2": figure2, "section61": section61}
+"""The function that writes the figure of each table; its arguments are the table's frames and a path."""
+
+
+@_look()
+def draw_figure2(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFrame) -> Figure:
+    """The figure that :func:`figure2` writes."""
+    from matplotlib.figure import Figure
+
+    require(curves, _DRAWN["curves"], "curves.csv")
+    table = build("figure2", runs, paper)
+    n, k = CURVE_SIZE
+    done = runs[(runs["table"] == "figure2") & (runs["status"] == "done")]
+    key = ["protocol", "n", "k", "estimator", "seed"]
+    rows = curves[(curves["table"] == "figure2") & (curves["n"] == n) & (curves["k"] == k)]
+    if rows.duplicated([*key, "epoch"]).any():
+        raise UsageError("curves.csv: table=figure2: an epoch of a seed occurs twice; allowed: once")
+    rows = rows[np.isfinite(rows["test_bound"])].merge(done[key], on=key).fillna({"protocol": ""})
+    protocols = sorted(rows["protocol"].unique()) or [""]
+    groups = [_dots(table, [size]) for size in dict.fromkeys(zip(table["n"], table["k"], strict=True))]
+    height = 1.6 + 0.28 * sum(map(len, groups)) + 0.5 * len(groups)
+    figure = Figure(figsize=(9.6, max(4.0, height)), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.08), squeeze=False)[0]
+    panels = left.subplots(len(protocols), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    for axes, protocol in zip(panels, protocols, strict=True):
+        _panel(axes, rows[rows["protocol"] == protocol])
+        axes.set_title(f"{n}×{k}, {protocol}".removesuffix(", "), loc="left")
+    panels[-1].set_xlabel("epoch")
+    if len(rows):
+        low, high = rows["test_bound"].min(), rows.query("epoch >= epoch.max() / 10")["test_bound"].max()
+        panels[0].set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    sizes = dict.fromkeys(f"{a}×{b}" for a, b in zip(table["n"], table["k"], strict=True))
+    _dot_panels(right, list(sizes), groups)
+    return figure
+
+
+@_look()
+def draw_section61(runs: pd.DataFrame, paper: pd.DataFrame) -> Figure:
+    """The figure that :func:`section61` writes."""
+    from matplotlib.figure import Figure
+
+    table = build("section61", runs, paper)
+    sizes = definition("section61").sizes
+    pairs = [sizes[start : start + 2] for start in range(0, len(sizes), 2)]
+    titles = [f"{n}×{k} joint variable, {m}×{j} product space" for (n, k), (m, j) in pairs]
+    groups = [_dots(table, pair, with_size=True) for pair in pairs]
+    height = 1.2 + 0.28 * sum(map(len, groups)) + 0.5 * len(groups)
+    figure = Figure(figsize=(7.2, height), layout="constrained")
+    _dot_panels(figure, titles, groups)
+    return figure
+
+
+def _panel(axes: Axes, rows: pd.DataFrame) -> None:
+    """Curves of all estimators under one protocol."""
+    for estimator in sorted(rows["estimator"].unique(), key=rank):
+        chosen = rows[rows["estimator"] == estimator]
+        curves = chosen.pivot(index="epoch", columns="seed", values="test_bound")
+        curve_with_band(axes, curves, style(estimator))
+    if axes.lines:
+        axes.legend(frameon=False, handlelength=3.2)
+    else:
+        axes.text(0.5, 0.5, "no curve of a finished seed", ha="center", transform=axes.transAxes)
+    axes.set_ylabel("test bound (nats)")
+    axes.grid(color="0.9", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _dots(table: pd.DataFrame, sizes: Iterable[tuple[int, int]], with_size: bool = False) -> list[Dot]:
+    """The rows of a built table with one of these (n, k), in the table's order."""
+    dots = []
+    for row in table.to_dict("records"):
+        if (row["n"], row["k"]) in sizes:
+            look = style(row["estimator"])
+            note = "" if row["seeds"] else "no seed finished" if row["diverged"] + row["failed"] else "not run"
+            parts = [f"{row['n']}×{row['k']}" if with_size else "", look.label, row["protocol"], note]
+            label = ", ".join(filter(None, parts))
+            dots.append(Dot(label, row["test_bound"], row["half_width"], row["paper"], look))
+    return dots
+
+
+def _dot_panels(figure: Figure | SubFigure, titles: Sequence[str], groups: Sequence[Sequence[Dot]]) -> None:
+    """One small axes per group, each with its own range, and a key below them."""
+    from matplotlib.lines import Line2D
+
+    heights = [len(group) + 0.5 for group in groups]
+    panels = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, title, group in zip(panels, titles, groups, strict=True):
+        dots_with_intervals(axes, group)
+        axes.set_title(title, loc="left")
+    panels[-1].set_xlabel("test bound (nats), lower is better")
+    ours = Line2D([], [], color="0.3", marker="o", label="mean and 95 % interval over seeds")
+    published = Line2D([], [], color="0.3", marker="o", mfc="white", linestyle="", label="published")
+    figure.legend(handles=[ours, published], loc="outside lower center", ncols=2, frameon=False)
+
+
+@_look()
+def _save(figure: Figure, path: Path, description: str) -> None:
+    """Replace an SVG file atomically; its description holds the digest, and it holds no date.
+
+    The layout solver's positions vary in the last digits from call to call: rounding makes the bytes equal.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        left, bottom, width, height = (round(value, 4) for value in axes.get_position().bounds)
+        axes.set_position((left, bottom, width, height))
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Description": f"plotted data {description}"})
+    write_text(path, buffer.getvalue().decode())

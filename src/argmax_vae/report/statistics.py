@@ -1,0 +1,83 @@
+"""Intervals over seeds: the mean of one cell, and the paired difference of two."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+
+
+class Interval(NamedTuple):
+    """A sample mean with its confidence interval, in the units of the values.
+
+    ``low = mean - half_width`` and ``high = mean + half_width``; ``number`` counts the values.
+    With a single value the mean is known and the three others are NaN.
+    """
+
+    mean: float
+    low: float
+    high: float
+    half_width: float
+    number: int
+
+
+def mean_interval(values: Sequence[float] | np.ndarray | pd.Series, confidence: float = 0.95) -> Interval:
+    """Student's t interval of the mean of independent values, such as one test bound per seed.
+
+        x̄ ± t_{(1 + confidence)/2, m-1} · s / √m,    s² = Σ (x_i - x̄)² / (m - 1)
+
+    Exact for normal values; for m = 1 the half width is NaN. Source: Student (1908), "The probable error
+    of a mean".
+
+    Args:
+        values: m numbers, one per seed.
+        confidence: probability with which the interval covers the true mean, in (0, 1).
+
+    Raises:
+        ValueError: no values, a value that is NaN or infinite (which seeds to leave out is the caller's
+            decision, and has to be reported), or a confidence outside (0, 1).
+    """
+    sample = np.asarray(values, dtype=np.float64).ravel()
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence}: must lie in (0, 1)")
+    if sample.size == 0:
+        raise ValueError("an interval needs at least one value")
+    if not np.isfinite(sample).all():
+        raise ValueError(f"{np.sum(~np.isfinite(sample))} of {sample.size} values are not finite")
+    mean = float(sample.mean())
+    half_width = math.nan
+    if sample.size > 1:
+        quantile = float(stdtrit(sample.size - 1, (1 + confidence) / 2))
+        half_width = quantile * float(sample.std(ddof=1)) / math.sqrt(sample.size)
+    return Interval(mean, mean - half_width, mean + half_width, half_width, sample.size)
+
+
+def paired_difference(
+    a: Mapping[int, float] | pd.Series, b: Mapping[int, float] | pd.Series, confidence: float = 0.95
+) -> Interval:
+    """Student's t interval of the mean of a_s - b_s over the seeds s that both have.
+
+    Seeds that share initial weights and data order make the two values positively correlated, so the
+    paired interval is narrower than that of two independent means. Seeds that only one side has are
+    ignored; ``number`` counts the common ones.
+
+    Args:
+        a: values by seed.
+        b: values by seed, in the same units.
+        confidence: as for :func:`mean_interval`.
+
+    Raises:
+        ValueError: no common seed, a seed that occurs twice, or a value of a common seed that is not finite.
+    """
+    left, right = pd.Series(a, dtype=np.float64), pd.Series(b, dtype=np.float64)
+    for series in (left, right):
+        if not series.index.is_unique:
+            raise ValueError(f"seeds occur twice: {sorted(set(series.index[series.index.duplicated()]))}")
+    common = left.index.intersection(right.index)
+    if common.empty:
+        raise ValueError(f"no common seed: {sorted(left.index)} against {sorted(right.index)}")
+    return mean_interval(left.loc[common] - right.loc[common], confidence)

@@ -1,0 +1,94 @@
+"""One fixed look per estimator, so that a colour means the same in every figure; text as LaTeX.
+
+The colours keep their contrast under the common colour deficiencies; every estimator has a marker of its
+own, and two estimators of similar luminance differ in line style, so that a grey print can be read too.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import NamedTuple
+
+LineStyle = str | tuple[int, tuple[float, ...]]
+
+SOLID: LineStyle = "-"
+DASHED: LineStyle = (0, (5, 2))
+DOTTED: LineStyle = (0, (1.2, 1.6))
+DASH_DOT: LineStyle = (0, (6, 2, 1.2, 2))
+LONG_DASHED: LineStyle = (0, (10, 3))
+DASH_DOT_DOT: LineStyle = (0, (6, 2, 1.2, 2, 1.2, 2))
+
+
+class Style(NamedTuple):
+    """How matplotlib draws one estimator, and what people call it."""
+
+    label: str
+    color: str
+    line: LineStyle
+    marker: str
+
+
+STYLES: dict[str, Style] = {
+    "direct": Style("direct", "#0B4F9E", SOLID, "o"),
+    "direct_rao_blackwell": Style("direct, Rao-Blackwell", "#4FA3E0", LONG_DASHED, "h"),
+    "gumbel_softmax": Style("Gumbel-Softmax", "#E06C00", DASHED, "s"),
+    "straight_through": Style("straight-through", "#B8860B", DOTTED, "<"),
+    "gumbel_rao": Style("Gumbel-Rao", "#8A4B14", DASH_DOT, ">"),
+    "reinmax": Style("ReinMax", "#C43C39", LONG_DASHED, "p"),
+    "rebar": Style("REBAR", "#009E73", DASH_DOT, "^"),
+    "relax": Style("RELAX", "#A6367E", DOTTED, "v"),
+    "reinforce": Style("REINFORCE", "#8A8A8A", SOLID, "X"),
+    "arm": Style("ARM", "#43258A", DASH_DOT_DOT, "P"),
+    "disarm": Style("DisARM", "#C2ABE0", DASHED, "d"),
+    "local_expectation": Style("local expectation", "#2F6B2F", DASH_DOT_DOT, "*"),
+    "exact": Style("exact gradient", "#000000", DASHED, "D"),
+}
+"""Registered estimators, in the order in which tables and legends list them."""
+
+_FALLBACK_COLORS = ("#44748A", "#7A6A53", "#8C5A6E", "#5F7A3A")
+_FALLBACK_LINES = (SOLID, DASHED, DOTTED, DASH_DOT, LONG_DASHED, DASH_DOT_DOT)
+_FALLBACK_MARKERS = ("8", "H")
+
+
+def style(estimator: str) -> Style:
+    """The look of an estimator by its registry name.
+
+    An unregistered name gets a look computed from the name alone, the same in every process, and is
+    labelled with the name itself.
+    """
+    if estimator in STYLES:
+        return STYLES[estimator]
+    number = zlib.crc32(estimator.encode())
+    number, color = divmod(number, len(_FALLBACK_COLORS))
+    number, line = divmod(number, len(_FALLBACK_LINES))
+    return Style(
+        label=estimator.replace("_", " "),
+        color=_FALLBACK_COLORS[color],
+        line=_FALLBACK_LINES[line],
+        marker=_FALLBACK_MARKERS[number % len(_FALLBACK_MARKERS)],
+    )
+
+
+def rank(estimator: str) -> tuple[int, str]:
+    """Sort key: registered estimators in the order of :data:`STYLES`, others after them by name."""
+    names = list(STYLES)
+    return (names.index(estimator) if estimator in STYLES else len(names), estimator)
+
+
+_TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_TEX |= {character: f"\\{character}" for character in "&%$#_{}"}
+_TEX |= {
+    "×": r"$\times$",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "–": "--",
+    "·": r"$\cdot$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+}
+_TEX |= {"ε": r"$\varepsilon$", "τ": r"$\tau$", "θ": r"$\theta$"}
+
+
+def escape(text: str) -> str:
+    """The text as LaTeX: special characters escaped, mathematical signs as commands."""
+    return "".join(_TEX.get(character, character) for character in text)

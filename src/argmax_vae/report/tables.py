@@ -1,0 +1,295 @@
+"""Tables of test bounds over seeds beside the published values: built, rendered, written and checked.
+
+Every table is a function of ``results/runs.csv`` and ``results/paper/<table>.csv`` alone. Bounds are negative
+ELBOs in nats per image: lower is better.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from argmax_vae.errors import UsageError
+from argmax_vae.files import write_text
+from argmax_vae.report import TABLES, Table, definition, read_inputs, require
+from argmax_vae.report.statistics import mean_interval
+from argmax_vae.report.style import escape, rank, style
+
+__all__ = ["FORMATS", "MISSING", "TABLES", "build", "caption", "check", "render", "rendered", "write"]
+
+FORMATS = ("md", "tex", "csv")
+MISSING = "–"
+
+_KEY = ["n", "k", "estimator"]
+_CELL = [*_KEY, "protocol"]
+_NUMBERS = ["n", "k", "seed", "epochs", "samples"]
+_ORIGIN = ["data", "binarization", "model", "device", "version", "torch", "commit"]
+_TEXT = ["table", "protocol", "estimator", "kl", "schedule", "status", "dirty", "config_hash", *_ORIGIN]
+_STATUS = ("done", "diverged", "failed")
+_COUNTS = ("seeds", *_STATUS[1:])
+_HEADINGS = {"test_bound": "test bound (nats)", "test_kl": "KL (nats)", "test_codes_in_use": "codes in use"}
+
+
+def _select(table: Table, runs: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one table, checked: text without NaN, numbers as floats, commits short."""
+    numbers = [*_NUMBERS, table.metric, *table.means]
+    require(runs, [*_TEXT, *numbers], "runs.csv")
+    rows = runs[runs["table"] == table.name].copy()
+    if rows.empty:
+        found = ", ".join(sorted(runs["table"].dropna().unique())) or "none"
+        raise UsageError(f"runs.csv: no row of table={table.name} (found: {found}); run: {table.commands[0]}")
+    for column in _TEXT:
+        rows[column] = ["" if pd.isna(value) else str(value) for value in rows[column]]
+    if unknown := sorted(set(rows["status"]) - set(_STATUS)):
+        raise UsageError(f"runs.csv: status={unknown[0]}: unknown; allowed: {', '.join(_STATUS)}")
+    for column in numbers:
+        try:
+            rows[column] = pd.to_numeric(rows[column]).astype(float)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"runs.csv: column {column} of table={table.name}: {error}") from None
+    if rows[["n", "k", "seed"]].isna().to_numpy().any():
+        raise UsageError(f"runs.csv: a row of table={table.name} lacks n, k or seed")
+    changed = np.where(rows["dirty"].str.lower().isin(["true", "1"]), " with uncommitted changes", "")
+    rows["commit"] = rows["commit"].str[:10] + changed
+    return rows.sort_values([*_CELL, "seed"])
+
+
+def _fault(table: Table, cell: pd.DataFrame) -> str:
+    """Why the rows of a cell cannot be averaged, or nothing if they can."""
+    done = cell[cell["status"] == "done"]
+    faults = []
+    for column in ("config_hash", "kl", "schedule", "epochs", "samples"):
+        values = (done if column in _NUMBERS else cell)[column].drop_duplicates()
+        if len(values) > 1:
+            faults.append(f"several {column} ({' and '.join(str(value).removesuffix('.0') for value in values)})")
+    if not cell["seed"].is_unique:
+        faults.append(f"seed {cell['seed'][cell['seed'].duplicated()].iloc[0]:g} more than once")
+    if not np.isfinite(done[table.metric]).all():
+        faults.append(f"a done seed without a finite {table.metric}")
+    n, k, estimator, protocol = cell[_CELL].iloc[0]
+    return f"{n:g}×{k:g} {estimator} {protocol}".rstrip() + f": {', '.join(faults)}" if faults else ""
+
+
+def _row(table: Table, cell: pd.DataFrame) -> dict[str, object]:
+    """One row of the table from the runs of one cell."""
+    done = cell[cell["status"] == "done"]
+    row: dict[str, object] = dict(cell[[*_CELL, "kl", "schedule"]].iloc[0])
+    if len(done):
+        mean, _, _, half_width, _ = mean_interval(done[table.metric])
+        row |= {table.metric: mean, "half_width": half_width}
+    row |= {"seeds": len(done)} | {status: (cell["status"] == status).sum() for status in _STATUS[1:]}
+    row |= {column: done[column].mean() for column in ("epochs", *table.means, "samples")}
+    return row | {column: ", ".join(sorted(set(cell[column]) - {""})) for column in _ORIGIN}
+
+
+def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
+    """One row per (n, k, protocol, estimator), in the paper's order of sizes.
+
+    Columns: ``n, k, protocol, estimator, kl, schedule``; the mean ``test_bound`` of the seeds that are done
+    and the ``half_width`` of its 95 % interval (nats); the numbers of ``seeds`` done, ``diverged`` and
+    ``failed``; the published value ``paper`` and ``difference`` = ours - paper (nats); ``epochs``; the mean
+    ``test_kl`` (nats) and ``test_codes_in_use`` (values per latent); and where the row comes from:
+    ``samples`` (hard samples per image, 0 for the exact expectation), ``data``, ``binarization``, ``model``,
+    ``device``, ``version``, ``torch``, ``commit``. What is unknown is NaN or empty. A published cell without
+    any run is a row of zero seeds.
+
+    Args:
+        name: key of :data:`TABLES`.
+        runs: a row per cell and seed, as in ``results/runs.csv``; other tables' rows and columns are ignored.
+        paper: published values with the columns ``n, k, estimator, metric, value``.
+
+    Raises:
+        UsageError: an unknown table, a missing column, no runs, or cells that mix configs, numbers of epochs
+            or of samples, repeat a seed or lack a value; all of them are named.
+    """
+    table = definition(name)
+    require(paper, ["n", "k", "estimator", "metric", "value"], table.paper)
+    cells = [cell for _, cell in _select(table, runs).groupby(_CELL)]
+    if faults := [fault for cell in cells if (fault := _fault(table, cell))]:
+        raise UsageError(f"runs.csv: table={name}: cells that cannot be averaged: {'; '.join(faults)}")
+    values = paper[paper["metric"] == table.metric]
+    published = {tuple(row[key] for key in _KEY): row["value"] for row in values.to_dict("records")}
+    rows = [_row(table, cell) for cell in cells]
+    reproduced = {tuple(row[key] for key in _KEY) for row in rows}
+    empty = dict.fromkeys(("protocol", "kl", "schedule", *_ORIGIN), "") | dict.fromkeys(_COUNTS, 0)
+    rows += [dict(zip(_KEY, key, strict=True)) | empty for key in published if key not in reproduced]
+    for row in rows:
+        row["paper"] = published.get(tuple(row[key] for key in _KEY), math.nan)
+
+    def order(row: Any) -> tuple:
+        size = (int(row["n"]), int(row["k"]))
+        position = table.sizes.index(size) if size in table.sizes else len(table.sizes)
+        return (
+            position,
+            size,
+            not any(row[count] for count in _COUNTS),
+            row["protocol"],
+            rank(row["estimator"]),
+        )
+
+    columns = ["n", "k", "protocol", "estimator", "kl", "schedule", table.metric, "half_width", *_COUNTS]
+    columns += ["paper", "difference", "epochs", *table.means, "samples", *_ORIGIN]
+    frame = pd.DataFrame(sorted(rows, key=order)).reindex(columns=columns)
+    frame["difference"] = frame[table.metric] - frame["paper"]
+    whole = ["n", "k", *_COUNTS, "epochs", "samples"]
+    return frame.astype(dict.fromkeys(whole, "Int64"))
+
+
+def _cells(table: Table, frame: pd.DataFrame) -> list[dict[str, str]]:
+    """The rows as people read them: heading → text, numbers rounded to 2 decimals."""
+
+    def show(value: Any, form: str = ".2f") -> str:
+        return MISSING if pd.isna(value) or value == "" else format(value, form).replace("-", "−")
+
+    return [
+        {
+            "n×k": f"{row['n']}×{row['k']}",
+            "protocol": row["protocol"] or MISSING,
+            "estimator": style(row["estimator"]).label,
+            "KL trained": {"": MISSING, "none": "no"}.get(row["kl"], row["kl"]),
+            "schedule": row["schedule"] or MISSING,
+            _HEADINGS[table.metric]: show(row[table.metric])
+            + ("" if pd.isna(row["half_width"]) else f" ± {row['half_width']:.2f}"),
+            "paper": show(row["paper"]),
+            "difference": show(row["difference"], "+z.2f"),
+            **{status: str(row[status]) for status in _COUNTS},
+            "epochs": show(row["epochs"], "d"),
+            **{_HEADINGS[column]: show(row[column]) for column in table.means},
+        }
+        for row in frame.to_dict("records")
+    ]
+
+
+def caption(name: str, table: pd.DataFrame) -> str:
+    """One paragraph that says what the numbers are: intervals, samples, epochs, seeds, devices, commits."""
+
+    def several(values: Iterable[object]) -> str:
+        parts = (part for value in values for part in str(value).split(", "))
+        return ", ".join(dict.fromkeys(filter(None, parts))) or MISSING
+
+    run = table[table["seeds"] > 0]
+    sizes = run["n"].astype(str) + "×" + run["k"].astype(str)
+    samples = [
+        f"{f'{count} hard samples per image' if count else 'exact expectation'} ({several(group)})"
+        for count, group in sizes.groupby(run["samples"], sort=False)
+    ]
+    origin = [f"{column} {several(run[column])}" for column in _ORIGIN]
+    return (
+        f"{definition(name).caption} ± is the half width of the 95 % Student-t interval of the mean over "
+        "seeds; diverged and failed seeds are counted, not averaged; KL and codes in use are means over the "
+        f"test images and seeds. {MISSING}: not published, or not run. Evaluated with {'; '.join(samples)}; "
+        f"{several(sorted(run['epochs'].dropna()))} epochs; {several(sorted(run['seeds']))} seeds per cell. "
+        f"Origin: {'; '.join(origin)}."
+    )
+
+
+def render(name: str, table: pd.DataFrame, format: str) -> str:
+    """A built table as text.
+
+    ``md`` has a caption and the commands that regenerate it; ``tex`` is a ``table*`` with a booktabs tabular;
+    both round to 2 decimals. ``csv`` has the columns of :func:`build` in full precision.
+
+    Raises:
+        UsageError: an unknown format or table.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"format={format}: unknown; allowed: {', '.join(FORMATS)}")
+    about = definition(name)
+    if format == "csv":
+        return table.to_csv(index=False, lineterminator="\n")
+    body = _cells(about, table)
+    rows = [list(body[0]), *(list(row.values()) for row in body)]
+    if format == "md":
+        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+        lines.insert(1, "|" + "---|" * len(rows[0]))
+        lines = [f"# {about.title}", "", f"![{about.title}]({name}.svg)", "", *lines]
+        lines += ["", caption(name, table), "", "```sh", *about.commands, "```"]
+    else:
+        lines = [" & ".join(map(escape, row)) + r" \\" for row in rows]
+        lines = [r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
+        lines = [rf"\begin{{tabular}}{{{'l' * 5}{'r' * (len(rows[0]) - 5)}}}", *lines, r"\end{tabular}"]
+        lines = [
+            r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
+            rf"\caption{{{escape(f'{about.title}. {caption(name, table)}')}}}",
+            *lines,
+        ]
+        lines = [
+            f"% needs \\usepackage{{booktabs}}; made by: {'; '.join(about.commands)}",
+            r"\begin{table*}",
+            *lines,
+        ]
+        lines += [r"\end{table*}"]
+    return "\n".join(lines) + "\n"
+
+
+def rendered(name: str, results: Path, format: str) -> str:
+    """The table as text, from the files of record; raises :class:`UsageError` as :func:`write` does."""
+    frames = read_inputs(name, results)
+    return render(name, build(name, frames["runs"], frames["paper"]), format)
+
+
+def write(name: str, results: Path) -> list[Path]:
+    """Regenerate ``<name>.svg``, ``.md``, ``.tex`` and ``.csv`` in ``results`` and return their paths.
+
+    Each file is replaced atomically, and none before all of them could be computed.
+
+    Raises:
+        UsageError: an unknown table, a missing file or column, or cells that :func:`build` refuses.
+    """
+    from argmax_vae.report import plots
+
+    frames = read_inputs(name, results)
+    table = build(name, frames["runs"], frames["paper"])
+    texts = {results / f"{name}.{format}": render(name, table, format) for format in FORMATS}
+    figure = results / f"{name}.svg"
+    plots.FIGURES[name](**frames, path=figure)
+    for path, text in texts.items():
+        write_text(path, text)
+    return [figure, *texts]
+
+
+def check(name: str, results: Path) -> list[str]:
+    """How the committed files differ from what the files of record give now: one line each, empty if equal.
+
+    Numbers of the csv may differ by 1e-9 of their size, since libraries sum in different orders; the figure
+    is compared by the digest of its data that it carries, since versions of matplotlib draw differently.
+
+    Raises:
+        UsageError: as for :func:`write`; a committed file that is missing is a difference, no error.
+    """
+    from argmax_vae.report import plots
+
+    frames = read_inputs(name, results)
+    table = build(name, frames["runs"], frames["paper"])
+    lines = []
+    for format in (*FORMATS, "svg"):
+        path = results / f"{name}.{format}"
+        if not path.exists():
+            lines.append(f"{path}: missing; write it with: {definition(name).commands[1]}")
+        elif format == "svg":
+            digest = plots.digest(name, **frames)
+            if digest not in path.read_text(encoding="utf-8"):
+                lines.append(f"{path}: draws other data than the files of record ({digest} expected)")
+        else:
+            committed = path.read_text(encoding="utf-8").splitlines()
+            current = render(name, table, format).splitlines()
+            for number, (old, new) in enumerate(zip_longest(committed, current, fillvalue=""), start=1):
+                if old != new and not (format == "csv" and _close(old, new)):
+                    lines.append(f"{path}:{number}: committed {old!r}, computed {new!r}")
+    return lines
+
+
+def _close(old: str, new: str) -> bool:
+    """Whether two csv lines agree up to rounding errors of their numbers."""
+    pairs = zip_longest(*(next(csv.reader([line]), []) for line in (old, new)), fillvalue="")
+    try:
+        return all(a == b or math.isclose(float(a), float(b), rel_tol=1e-9) for a, b in pairs)
+    except ValueError:
+        return False

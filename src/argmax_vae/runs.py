@@ -1,0 +1,235 @@
+"""A run's directory: named by the identity of its configuration, made of plain files, finished by a done marker.
+
+config.yaml       the whole configuration             provenance.json   commit, versions, device, command
+metrics.csv       a row per evaluation and seed        seeds.csv         a row of final numbers per seed
+last.ckpt         to resume from                       best.ckpt         best networks of each seed
+samples.png       images of random codes               reconstructions.png   test images above theirs
+done.json         written last                         error.txt         traceback of a run that failed
+"""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from PIL import Image
+
+from argmax_vae import __version__
+from argmax_vae.errors import UsageError
+from argmax_vae.files import write_atomic, write_json, write_text
+
+NOT_IDENTITY = ("runtime", "tracker", "paths", "table", "protocol", "chosen")
+
+
+def identity(plain: Mapping[str, Any]) -> str:
+    """Ten hexadecimal digits of the SHA-256 of everything that decides a run's numbers."""
+    kept = {key: value for key, value in plain.items() if key not in NOT_IDENTITY}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def run_name(plain: Mapping[str, Any]) -> str:
+    """Readable name of a run, ending in its identity."""
+    parts = (
+        plain["data"]["name"],
+        plain["model"]["name"],
+        plain["model"]["latents"],
+        plain["estimator"]["name"],
+        f"kl_{plain['objective']['kl']}",
+        identity(plain),
+    )
+    return "-".join(parts)
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The files of one run."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "RunDirectory":
+        """The directory that belongs to a configuration, whether it exists or not."""
+        return cls(Path(plain["paths"]["runs"]) / run_name(plain))
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best.ckpt"
+
+    @property
+    def is_done(self) -> bool:
+        return (self.path / "done.json").exists()
+
+    @property
+    def status(self) -> str:
+        """done, failed, interrupted, or missing."""
+        if self.is_done:
+            return "done"
+        if (self.path / "error.txt").exists():
+            return "failed"
+        return "interrupted" if self.path.exists() else "missing"
+
+    @property
+    def reason(self) -> str:
+        """The last line of the traceback of a run that failed, else nothing."""
+        error = self.path / "error.txt"
+        lines = error.read_text(encoding="utf-8").strip().splitlines() if error.exists() else []
+        return lines[-1] if lines else ""
+
+    def start(self, plain: Mapping[str, Any]) -> None:
+        """Create the directory with configuration and provenance. Raises UsageError when it cannot be written."""
+        write_text(self.path / "config.yaml", yaml.safe_dump(dict(plain), sort_keys=False, allow_unicode=True))
+        write_json(self.path / "provenance.json", provenance())
+        (self.path / "error.txt").unlink(missing_ok=True)
+
+    def write_table(self, name: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
+        """Write rows as csv; `columns` is the header of a table without rows."""
+        frame = pd.DataFrame(rows, columns=None if rows else list(columns))
+        write_atomic(self.path / name, lambda temporary: frame.to_csv(temporary, index=False))
+
+    def write_picture(self, name: str, picture: np.ndarray) -> None:
+        """Write a grey picture (height, width) with values in [0, 1] as PNG."""
+        image = Image.fromarray((picture * 255).round().astype(np.uint8))
+        write_atomic(self.path / name, lambda temporary: image.save(temporary, format="PNG"))
+
+    def fail(self, traceback: str) -> None:
+        write_text(self.path / "error.txt", traceback)
+
+    def config(self) -> dict[str, Any]:
+        """The stored configuration. Raises UsageError when this is no run's directory."""
+        path = self.path / "config.yaml"
+        if not path.is_file():
+            raise UsageError(f"{self.path} is no run: it has no config.yaml; `argmax-vae runs` lists the runs")
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(plain, dict):
+            raise UsageError(f"{path} is damaged; remove the directory and train again")
+        return plain
+
+    def provenance(self) -> dict[str, Any]:
+        return dict(json.loads((self.path / "provenance.json").read_text(encoding="utf-8")))
+
+
+@cache
+def commit() -> tuple[str, bool]:
+    """The commit of the source tree and whether it has uncommitted changes; empty outside a repository."""
+    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=30)
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD"), bool(git("status", "--porcelain", "--", "."))
+    except (OSError, subprocess.SubprocessError):
+        return "", False
+
+
+def device_name(device: str) -> str:
+    """Human name of `cpu` or `cuda`."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        if cpuinfo.exists()
+        else []
+    )
+    return f"{names[0] if names else platform.processor() or platform.machine()} ({os.cpu_count()} cores)"
+
+
+def provenance() -> dict[str, Any]:
+    """What a number depends on besides the configuration."""
+    name, dirty = commit()
+    packages = ("torch", "pytorch-lightning", "hydra-core", "numpy", "pandas")
+    return {
+        "version": __version__,
+        "commit": name,
+        "dirty": dirty,
+        "command": " ".join(sys.argv),
+        "python": platform.python_version(),
+        "packages": {package: version(package) for package in packages},
+    }
+
+
+def scan(runs: Path) -> list[RunDirectory]:
+    """Every run below a directory, by name."""
+    return [RunDirectory(path.parent) for path in sorted(runs.glob("*/config.yaml"))]
+
+
+RECORD_COLUMNS = {
+    "data": ("data", "name"),
+    "binarization": ("data", "binarization"),
+    "model": ("model", "name"),
+    "latents": ("model", "latents"),
+    "estimator": ("estimator", "name"),
+    "kl": ("objective", "kl"),
+    "learning_rate": ("optim", "learning_rate"),
+    "samples": ("trainer", "final_samples"),
+}
+
+
+def record(run: RunDirectory, table: str, protocol: str) -> pd.DataFrame:
+    """The rows of `results/runs.csv` for a finished run: a row per seed, choices beside numbers."""
+    plain = run.config()
+    seeds = pd.read_csv(run.path / "seeds.csv")
+    before: dict[str, Any] = {"table": table, "protocol": protocol, "run": run.path.name}
+    for column, (section, key) in RECORD_COLUMNS.items():
+        before[column] = plain[section][key]
+    origin = run.provenance()
+    after = {
+        "torch": origin["packages"]["torch"],
+        "version": origin["version"],
+        "commit": origin["commit"],
+        "dirty": origin["dirty"],
+        "config_hash": identity(plain),
+    }
+    return pd.concat([pd.DataFrame([before] * len(seeds)), seeds, pd.DataFrame([after] * len(seeds))], axis=1)
+
+
+def curves(run: RunDirectory, table: str, protocol: str) -> pd.DataFrame:
+    """The rows of `results/curves.csv` for a run: validation and test bound of every evaluation and seed."""
+    plain = run.config()
+    metrics = pd.read_csv(run.path / "metrics.csv")
+    latents = [int(part) for part in plain["model"]["latents"].split("x")]
+    frame = metrics[["seed", "epoch", "validation_bound", "test_bound"]].round(4)
+    labels = {
+        "table": table,
+        "protocol": protocol,
+        "run": run.path.name,
+        "n": latents[0],
+        "k": latents[1],
+        "estimator": plain["estimator"]["name"],
+        "kl": plain["objective"]["kl"],
+    }
+    for position, (column, value) in enumerate(labels.items()):
+        frame.insert(position, column, value)
+    return frame
+
+
+CELL_COLUMNS = ["table", "protocol", "estimator", "n", "k"]
+
+
+def merge_into(path: Path, rows: pd.DataFrame) -> None:
+    """Put rows into a csv of record in place of those of the same cells, keeping all others."""
+    if path.exists():
+        others = pd.read_csv(path, keep_default_na=False, dtype=str)
+        replaced = set(rows[CELL_COLUMNS].astype(str).itertuples(index=False, name=None))
+        kept = [cell not in replaced for cell in others[CELL_COLUMNS].itertuples(index=False, name=None)]
+        rows = pd.concat([others[kept], rows.astype(object)], ignore_index=True)
+    write_atomic(path, lambda temporary: rows.to_csv(temporary, index=False))

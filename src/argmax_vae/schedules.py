@@ -1,0 +1,118 @@
+"""How ε and τ change during training: a schedule maps the number of steps done to a positive value.
+
+A schedule is its own configuration: a dataclass whose fields the YAML files of `conf/schedule` fill. It accepts a step
+tensor, so that a captured CUDA graph can evaluate it on the device.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from argmax_vae.errors import UsageError
+
+
+@dataclass
+class Schedule:
+    """What every schedule is: a callable from a step tensor (any integer dtype, any shape) to a float tensor."""
+
+    name: str = "???"
+
+    def __call__(self, step: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """The schedule in a few words, for tables."""
+        raise NotImplementedError
+
+    def require_positive(self, *fields: str) -> None:
+        """Raise UsageError unless each named field is greater than zero and finite."""
+        for field in fields:
+            value = getattr(self, field)
+            if not (value > 0 and math.isfinite(value)):
+                raise UsageError(f"schedule {self.name}: {field}={value} must be greater than 0 and finite")
+
+
+@dataclass
+class Constant(Schedule):
+    """The same value throughout."""
+
+    name: str = "constant"
+    value: float = 0.1
+
+    def __post_init__(self) -> None:
+        self.require_positive("value")
+
+    def __call__(self, step: Tensor) -> Tensor:
+        return torch.full_like(step, self.value, dtype=torch.float32)
+
+    def describe(self) -> str:
+        return f"{self.value:g}"
+
+
+@dataclass
+class Exponential(Schedule):
+    """max(minimum, start · exp(−rate · t)) with t the step rounded down to a multiple of `every`.
+
+    The defaults are those of Jang et al. (2016) as the paper uses them: 1.0, 1e-5, every 1000 steps, at least 0.1.
+    """
+
+    name: str = "exponential"
+    start: float = 1.0
+    rate: float = 1e-5
+    every: int = 1000
+    minimum: float = 0.1
+
+    def __post_init__(self) -> None:
+        self.require_positive("start", "rate", "every", "minimum")
+
+    def __call__(self, step: Tensor) -> Tensor:
+        held = (step // self.every) * self.every
+        return (self.start * torch.exp(-self.rate * held.to(torch.float32))).clamp_min(self.minimum)
+
+    def describe(self) -> str:
+        return f"max({self.minimum:g}, {self.start:g}·exp(−{self.rate:g}·t)), t every {self.every}"
+
+
+@dataclass
+class Linear(Schedule):
+    """A straight line from start to end over `steps` steps, then constant."""
+
+    name: str = "linear"
+    start: float = 1.0
+    end: float = 0.1
+    steps: int = 100_000
+
+    def __post_init__(self) -> None:
+        self.require_positive("start", "end", "steps")
+
+    def __call__(self, step: Tensor) -> Tensor:
+        done = (step.to(torch.float32) / self.steps).clamp_max(1.0)
+        return self.start + (self.end - self.start) * done
+
+    def describe(self) -> str:
+        return f"{self.start:g} to {self.end:g}, linear over {self.steps} steps"
+
+
+@dataclass
+class Cosine(Schedule):
+    """end + (start − end)(1 + cos(π t/steps))/2 over `steps` steps, then constant (Loshchilov and Hutter 2016)."""
+
+    name: str = "cosine"
+    start: float = 1.0
+    end: float = 0.1
+    steps: int = 100_000
+
+    def __post_init__(self) -> None:
+        self.require_positive("start", "end", "steps")
+
+    def __call__(self, step: Tensor) -> Tensor:
+        done = (step.to(torch.float32) / self.steps).clamp_max(1.0)
+        return self.end + (self.start - self.end) * (1 + torch.cos(math.pi * done)) / 2
+
+    def describe(self) -> str:
+        return f"{self.start:g} to {self.end:g}, cosine over {self.steps} steps"
+
+
+SCHEDULES: dict[str, type[Schedule]] = {schedule.name: schedule for schedule in (Constant, Exponential, Linear, Cosine)}

@@ -1,0 +1,156 @@
+"""From the command line to runs: checks all cells first, lets Hydra launch them, then writes the table."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import hydra
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from argmax_vae import runs
+from argmax_vae.config import Cell, cells, config_directory, register, to_config, to_plain
+from argmax_vae.errors import UsageError
+from argmax_vae.report import tables
+from argmax_vae.runs import RunDirectory
+
+DONE, SOME_FAILED, BAD_USAGE = 0, 1, 2
+
+
+def composed_yaml(config_name: str, overrides: list[str]) -> str:
+    """The configuration of one run as YAML, interpolations resolved. Raises UsageError."""
+    (cell,) = single(cells(config_name, overrides))
+    return OmegaConf.to_yaml(OmegaConf.create(cell.plain))
+
+
+def single(found: list[Cell]) -> list[Cell]:
+    """The list itself if it has one cell. Raises UsageError otherwise."""
+    if len(found) != 1:
+        raise UsageError(f"these overrides select {len(found)} runs; add -m to train all, or give one value per key")
+    return found
+
+
+def run_job(composed: DictConfig) -> str:
+    """What Hydra calls for every cell: train it and return its status; an error of one cell stops no other."""
+    from argmax_vae.training import train
+
+    try:
+        return train(to_config(composed), to_plain(composed))
+    except UsageError as error:
+        if len(JOB_ERRORS) == 0 or str(error) != str(JOB_ERRORS[-1]):
+            print(f"argmax-vae: {error}", file=sys.stderr)
+        JOB_ERRORS.append(error)
+        return "failed"
+
+
+JOB_ERRORS: list[UsageError] = []
+
+
+def launch(config_name: str, overrides: list[str], multirun: bool) -> int:
+    """Train what the overrides select; returns the exit code. Every cell is checked before the first one starts."""
+    found = cells(config_name, overrides)
+    if not multirun:
+        single(found)
+    return launch_cells(config_name, overrides, found)
+
+
+def launch_cells(config_name: str, overrides: list[str], found: list[Cell]) -> int:
+    if not any(override.startswith("hydra/launcher") for override in overrides):
+        check_prerequisites(found)
+    register()
+    JOB_ERRORS.clear()
+    arguments = [sys.argv[0], *overrides, *(["-m"] if len(found) > 1 else [])]
+    before, sys.argv = sys.argv, arguments
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=config_name)(run_job)()
+    finally:
+        sys.argv = before
+    unfinished = [run for run in (RunDirectory.of(cell.plain) for cell in found) if not run.is_done]
+    if unfinished and len(JOB_ERRORS) == len(found):
+        return BAD_USAGE
+    for run in unfinished:
+        print(f"argmax-vae: {run.status}: {run.path}: {run.reason}".rstrip(": "), file=sys.stderr)
+    return SOME_FAILED if unfinished else DONE
+
+
+def check_prerequisites(found: list[Cell]) -> None:
+    """Raise UsageError when a cell that is not done lacks its device, data or directory, before any cell starts."""
+    from argmax_vae.training import prerequisites
+
+    checked = set()
+    for cell in found:
+        config = cell.config
+        needs = (
+            config.runtime.device,
+            config.paths.runs,
+            config.paths.data,
+            config.data.name,
+            config.trainer.batch,
+        )
+        if needs not in checked and not RunDirectory.of(cell.plain).is_done:
+            prerequisites(config)
+        checked.add(needs)
+
+
+def describe(cell: Cell) -> str:
+    """A line for one cell: its state, what it is, and the name of its run."""
+    config = cell.config
+    schedule = config.estimator.describe_schedule()
+    what = f"{config.model.latents:6} {config.estimator.name:15} KL {config.objective.kl:9} {schedule}"
+    run = RunDirectory.of(cell.plain)
+    budget = f"{len(config.seeds)} seeds, {config.trainer.epochs} epochs"
+    return f"{run.status:12} {config.protocol:12} {what}  {budget}  {run.path.name}"
+
+
+def reproduce(table: str, overrides: list[str], dry_run: bool) -> int:
+    """Train the cells of a table that are not done, write its rows of record and the table; returns the exit code."""
+    found = cells(table, overrides)
+    if not all(cell.config.table for cell in found):
+        raise UsageError(f"config {table} names no table; use `argmax-vae train --config-name {table}`")
+    for cell in found:
+        print(describe(cell), flush=True)
+    if dry_run:
+        return DONE
+    code = launch_cells(table, overrides, found)
+    results = Path(found[0].config.paths.results)
+    if collect(found, results):
+        for name in sorted({cell.config.table for cell in found if cell.config.table in tables.TABLES}):
+            for path in tables.write(name, results):
+                print(path)
+    return code
+
+
+def collect(found: list[Cell], results: Path) -> bool:
+    """Put the finished cells' rows into `runs.csv` and `curves.csv`; False when none is finished."""
+    finished = [(RunDirectory.of(cell.plain), cell.config) for cell in found if RunDirectory.of(cell.plain).is_done]
+    if not finished:
+        return False
+    records = [runs.record(run, config.table, config.protocol) for run, config in finished]
+    lines = [runs.curves(run, config.table, config.protocol) for run, config in finished]
+    runs.merge_into(results / "runs.csv", pd.concat(records, ignore_index=True))
+    runs.merge_into(results / "curves.csv", pd.concat(lines, ignore_index=True))
+    return True
+
+
+def cells_in(table: str, directory: Path) -> list[Cell]:
+    """The cells of a table, their runs looked for in this directory."""
+    found = cells(table, [])
+    return [
+        replace(cell, plain={**cell.plain, "paths": {**cell.plain["paths"], "runs": str(directory)}}) for cell in found
+    ]
+
+
+def missing(table: str, directory: Path) -> list[str]:
+    """Lines for the cells of a table that are not done in this directory of runs."""
+    return [describe(cell) for cell in cells_in(table, directory) if not RunDirectory.of(cell.plain).is_done]
+
+
+def collect_finished(table: str, directory: Path, results: Path) -> list[str]:
+    """Put the finished cells of a table into the files of record; returns a line for each.
+
+    Raises UsageError when none is finished.
+    """
+    found = [cell for cell in cells_in(table, directory) if RunDirectory.of(cell.plain).is_done]
+    if not collect(found, results):
+        raise UsageError(f"no cell of {table} is finished in {directory}; train it: argmax-vae reproduce {table}")
+    return [describe(cell) for cell in found]

@@ -1,0 +1,240 @@
+"""Trackers mirror a run while it goes on: one line per evaluation with mean and interval over the seeds.
+
+The files of record are written elsewhere; losing a tracker loses no result. A tracker is told about evaluations and
+the end; `open_tracker` chooses it by configuration.
+"""
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from argmax_vae.errors import UsageError
+from argmax_vae.files import write_atomic
+from argmax_vae.report.statistics import mean_interval
+
+Row = Mapping[str, float]
+NOT_AVERAGED = ("epoch", "seed")
+
+
+@dataclass
+class TrackerConfig:
+    """`project`, `mode` (offline, online) and `per_seed` curves concern wandb alone."""
+
+    name: str = "csv"
+    project: str = "argmax-vae"
+    mode: str = "offline"
+    per_seed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name not in TRACKERS:
+            raise UsageError(f"tracker.name={self.name} must be one of {', '.join(TRACKERS)}")
+        if self.mode not in ("offline", "online"):
+            raise UsageError(f"tracker.mode={self.mode} must be offline or online")
+
+
+@dataclass(frozen=True)
+class RunLabels:
+    """How a run is named and grouped in a tracker."""
+
+    name: str
+    group: str
+    tags: tuple[str, ...]
+    config: Mapping[str, Any]
+    directory: Path
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Grids of the first seed, (height, width) with values in [0, 1]: prior samples; images above reconstructions."""
+
+    samples: np.ndarray
+    reconstructions: np.ndarray
+
+
+class Tracker(Protocol):
+    """Where curves go while a run is going on."""
+
+    def log(self, rows: Sequence[Row]) -> None:
+        """One evaluation: a row per seed with `epoch`, `seed` and metrics in nats."""
+        ...
+
+    def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures) -> None:
+        """The end of a run that succeeded: a row of final numbers per seed, and pictures."""
+        ...
+
+    def close(self) -> None:
+        """Called in any case, last."""
+        ...
+
+
+def summarise(rows: Sequence[Row]) -> dict[str, float]:
+    """Mean and the ends of the 95 % Student-t interval of every metric over the seeds whose value is finite."""
+    summary: dict[str, float] = {"epoch": rows[0]["epoch"]}
+    for name in rows[0]:
+        if name in NOT_AVERAGED:
+            continue
+        values = [row[name] for row in rows if math.isfinite(row[name])]
+        if not values:
+            continue
+        interval = mean_interval(values)
+        summary[name] = interval.mean
+        if interval.number > 1:
+            summary[f"{name}_low"], summary[f"{name}_high"] = interval.low, interval.high
+    return summary
+
+
+class NoTracker:
+    """Tracks nothing."""
+
+    def __init__(self, config: TrackerConfig, labels: RunLabels) -> None:
+        pass
+
+    def log(self, rows: Sequence[Row]) -> None:
+        pass
+
+    def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class CsvTracker(NoTracker):
+    """Keeps mean and interval curves in `tracker.csv` in the run's directory, one line per evaluation.
+
+    A run that goes on from a checkpoint replaces the lines after it.
+    """
+
+    def __init__(self, config: TrackerConfig, labels: RunLabels) -> None:
+        self.path = labels.directory / "tracker.csv"
+
+    def log(self, rows: Sequence[Row]) -> None:
+        curves = pd.DataFrame([summarise(rows)])
+        if self.path.exists():
+            before = pd.read_csv(self.path)
+            earlier = before[before["epoch"] < rows[0]["epoch"]].to_dict("records")
+            curves = pd.DataFrame([*earlier, *curves.to_dict("records")])
+        write_atomic(self.path, lambda temporary: curves.to_csv(temporary, index=False))
+
+
+class TensorBoardTracker(NoTracker):
+    """Writes mean and interval curves, and the pictures at the end, as TensorBoard events."""
+
+    def __init__(self, config: TrackerConfig, labels: RunLabels) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(labels.directory / "tensorboard"))
+
+    def log(self, rows: Sequence[Row]) -> None:
+        summary = summarise(rows)
+        for name, value in summary.items():
+            if name != "epoch":
+                self.writer.add_scalar(name, value, int(summary["epoch"]))
+
+    def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures) -> None:
+        self.writer.add_image("samples", pictures.samples, dataformats="HW")
+        self.writer.add_image("reconstructions", pictures.reconstructions, dataformats="HW")
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class WandbTracker(NoTracker):
+    """One wandb run per cell: mean and interval curves, a table of the seeds, and pictures; offline by default.
+
+    `per_seed` adds a curve for every seed.
+    """
+
+    def __init__(self, config: TrackerConfig, labels: RunLabels) -> None:
+        import wandb
+
+        self.per_seed = config.per_seed
+        self.wandb = wandb
+        self.run = wandb.init(
+            project=config.project,
+            mode="offline" if config.mode == "offline" else "online",
+            dir=str(labels.directory),
+            id=labels.directory.name.rsplit("-", 1)[-1],
+            resume="allow",
+            name=labels.name,
+            group=labels.group or None,
+            job_type="train",
+            tags=list(labels.tags),
+            config=dict(labels.config),
+        )
+        self.run.define_metric("epoch")
+        self.run.define_metric("*", step_metric="epoch")
+        self.run.define_metric("validation_bound", step_metric="epoch", summary="min")
+        self.run.define_metric("test_bound", step_metric="epoch", summary="min")
+
+    def log(self, rows: Sequence[Row]) -> None:
+        values: dict[str, float] = summarise(rows)
+        if self.per_seed:
+            for row in rows:
+                seed = int(row["seed"])
+                values |= {f"seed {seed}/{name}": row[name] for name in row if name not in NOT_AVERAGED}
+        self.run.log(values)
+
+    def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures) -> None:
+        columns: list[str | int] = list(rows[0])
+        table = self.wandb.Table(columns=columns, data=[list(row.values()) for row in rows])
+        self.run.log(
+            {
+                "seeds": table,
+                "samples": self.wandb.Image((pictures.samples * 255).round().astype(np.uint8), mode="L"),
+                "reconstructions": self.wandb.Image(
+                    (pictures.reconstructions * 255).round().astype(np.uint8), mode="L"
+                ),
+            }
+        )
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+TRACKERS = {"none": NoTracker, "csv": CsvTracker, "tensorboard": TensorBoardTracker, "wandb": WandbTracker}
+
+
+class ForgivingTracker:
+    """Passes everything on to a tracker until that fails; then says so once and goes on without it."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker: Tracker | None = tracker
+
+    def attempt(self, method: str, *arguments: Any) -> None:
+        if self.tracker is None:
+            return
+        try:
+            getattr(self.tracker, method)(*arguments)
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            print(f"argmax-vae: tracker stopped, the run goes on without it: {reason}", file=sys.stderr)
+            self.tracker = None
+
+    def log(self, rows: Sequence[Row]) -> None:
+        self.attempt("log", rows)
+
+    def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures) -> None:
+        self.attempt("finish", rows, pictures)
+
+    def close(self) -> None:
+        self.attempt("close")
+
+
+def open_tracker(config: TrackerConfig, labels: RunLabels) -> Tracker:
+    """The tracker that the configuration names, unable to fail a run. Raises UsageError when it cannot start."""
+    try:
+        return ForgivingTracker(TRACKERS[config.name](config, labels))
+    except UsageError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UsageError(
+            f"tracker={config.name} could not start: {reason}; use tracker=csv or tracker.mode=offline"
+        ) from None

@@ -1,0 +1,298 @@
+"""Trains one run from its configuration: builds the parts, fits, evaluates the best networks, writes the files."""
+
+import logging
+import math
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.warnings import PossibleUserWarning
+
+from argmax_vae import runs
+from argmax_vae.config import Config
+from argmax_vae.data.datasets import Dataset, load_dataset
+from argmax_vae.data.index_blocks import EvaluationBlocks, TrainingBlocks, loader
+from argmax_vae.errors import UsageError
+from argmax_vae.estimators import ESTIMATORS
+from argmax_vae.files import require_writable, write_atomic
+from argmax_vae.modules import DiscreteVAE, require
+from argmax_vae.pictures import pictures_of
+from argmax_vae.progress import Progress
+from argmax_vae.runs import RunDirectory
+from argmax_vae.tracking import RunLabels, Tracker, open_tracker
+
+HISTORY_COLUMNS = ("epoch", "seed", "validation_bound", "test_bound")
+
+
+class Record(pl.Callback):
+    """Writes metrics and checkpoints at evaluations, feeds the tracker, and stops when every seed has diverged."""
+
+    def __init__(
+        self, run: RunDirectory, tracker: Tracker, every: int, evaluate_every: int, config_identity: str
+    ) -> None:
+        self.run, self.tracker = run, tracker
+        self.every, self.evaluate_every = every, evaluate_every
+        self.identity = config_identity
+        self.seconds_before = 0.0
+        self.started = time.monotonic()
+        self.last_saved = 0
+
+    @property
+    def seconds(self) -> float:
+        return self.seconds_before + time.monotonic() - self.started
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert isinstance(module, DiscreteVAE)
+        self.run.write_table("metrics.csv", module.history)
+        self.tracker.log(module.history[-len(module.seeds) :])
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert isinstance(module, DiscreteVAE)
+        if bool((module.diverged_epoch >= 0).all()):
+            trainer.should_stop = True
+
+    def save(self, trainer: pl.Trainer) -> None:
+        write_atomic(self.run.checkpoint, trainer.save_checkpoint)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["identity"] = self.identity
+        checkpoint["seconds"] = self.seconds
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.seconds_before = checkpoint["seconds"]
+
+
+class SaveLast(pl.Callback):
+    """Saves the checkpoint to resume from, after the epoch's other callbacks and bookkeeping are done."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if (trainer.current_epoch + 1) % self.record.every == 0:
+            self.record.save(trainer)
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Silence Lightning's advice: about data-loader workers, its own deprecations, and products of its makers."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=PossibleUserWarning)
+            warnings.filterwarnings("ignore", module="pytorch_lightning.*")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def device_of(requested: str) -> str:
+    """cpu or cuda. Raises UsageError when cuda is asked for and absent."""
+    available = torch.cuda.is_available()
+    if requested == "cuda" and not available:
+        raise UsageError("runtime.device=cuda: this machine has no CUDA device; use auto or cpu")
+    return "cuda" if available and requested != "cpu" else "cpu"
+
+
+def build(config: Config, dataset: Dataset) -> DiscreteVAE:
+    """The module that a configuration describes."""
+    estimator = ESTIMATORS[config.estimator.name](config.estimator)
+    return DiscreteVAE(
+        dataset,
+        config.data.binarization,
+        config.model,
+        estimator,
+        config.objective,
+        config.optim,
+        config.trainer,
+        config.runtime,
+        list(config.seeds),
+    )
+
+
+def lightning_trainer(config: Config, device: str, callbacks: list[pl.Callback]) -> pl.Trainer:
+    """A Lightning trainer that leaves files, logging and checkpoints to this package."""
+    return pl.Trainer(
+        accelerator="gpu" if device == "cuda" else "cpu",
+        devices=1,
+        max_epochs=config.trainer.epochs,
+        check_val_every_n_epoch=config.trainer.evaluate_every,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        inference_mode=False,
+        use_distributed_sampler=False,
+        default_root_dir=config.paths.runs,
+    )
+
+
+def evaluation_loaders(config: Config, dataset: Dataset) -> list[Any]:
+    """Loaders of the validation and the test split, in this order."""
+    return [
+        loader(EvaluationBlocks(len(split.pixels), config.trainer.evaluation_batch))
+        for split in (dataset.validation, dataset.test)
+    ]
+
+
+def resumable(run: RunDirectory, config_identity: str) -> Path | None:
+    """The checkpoint to resume from, if there is one. Raises UsageError when it is damaged or another config's."""
+    if not run.checkpoint.exists():
+        return None
+    stored = load_checkpoint(run.checkpoint)
+    if stored.get("identity") != config_identity:
+        raise UsageError(f"{run.checkpoint} belongs to another configuration; remove {run.path} or change the config")
+    return run.checkpoint
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's plain dict, loaded without executing pickles. Raises UsageError when it is missing or damaged."""
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist; train the run first")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:
+        raise UsageError(f"{path} is damaged; remove it and run the same command again") from None
+    if not isinstance(loaded, dict):
+        raise UsageError(f"{path} is no checkpoint of argmax-vae")
+    return loaded
+
+
+def prerequisites(config: Config) -> tuple[str, Dataset]:
+    """Device and data set of a run. Raises UsageError when one of them, or a place for the run, cannot be had."""
+    device = device_of(config.runtime.device)
+    require_writable(Path(config.paths.runs))
+    dataset = load_dataset(config.data.name, Path(config.paths.data))
+    images = len(dataset.train.pixels)
+    require(
+        config.trainer.batch <= images,
+        "trainer.batch",
+        config.trainer.batch,
+        f"at most the {images} training images",
+    )
+    return device, dataset
+
+
+def train(config: Config, plain: dict[str, Any]) -> str:
+    """Train a run to the end, or go on with it, and return its status: done, diverged, or failed.
+
+    A run that is done already is left alone. An exception is kept in `error.txt`, except for UsageError and
+    interruption, which go to the caller.
+    """
+    run = RunDirectory.of(plain)
+    if run.is_done:
+        return "done"
+    device, dataset = prerequisites(config)
+    run.start(plain)
+    try:
+        return fit(config, plain, run, dataset, device)
+    except (UsageError, KeyboardInterrupt):
+        raise
+    except Exception:
+        run.fail(traceback.format_exc())
+        return "failed"
+
+
+def fit(config: Config, plain: dict[str, Any], run: RunDirectory, dataset: Dataset, device: str) -> str:
+    """The training itself, in a directory that exists.
+
+    Lightning turns Ctrl-C and SIGTERM into SystemExit; both leave here as KeyboardInterrupt.
+    """
+    config_identity = runs.identity(plain)
+    checkpoint = resumable(run, config_identity)
+    module = build(config, dataset)
+    labels = RunLabels(
+        name=f"{config.model.latents} {config.estimator.name}, KL {config.objective.kl}",
+        group=config.table,
+        tags=tuple(filter(None, (config.data.name, config.protocol, runs.commit()[0]))),
+        config=plain,
+        directory=run.path,
+    )
+    tracker = open_tracker(config.tracker, labels)
+    try:
+        record = Record(run, tracker, config.runtime.checkpoint_every, config.trainer.evaluate_every, config_identity)
+        with quiet_lightning():
+            trainer = lightning_trainer(
+                config, device, [record, Progress(run.path.name, config.trainer.epochs), SaveLast(record)]
+            )
+            blocks = TrainingBlocks(
+                len(dataset.train.pixels),
+                config.seeds,
+                config.trainer.batch,
+                config.runtime.chunk,
+                lambda: trainer.current_epoch,
+            )
+            evaluation = evaluation_loaders(config, dataset)
+            trainer.fit(module, loader(blocks), evaluation, ckpt_path=checkpoint, weights_only=True)
+            seconds = record.seconds
+            trainer.test(module, evaluation[1], verbose=False)
+        rows = seed_rows(config, module, seconds, device)
+        run.write_table("metrics.csv", module.history, columns=HISTORY_COLUMNS)
+        run.write_table("seeds.csv", rows)
+        save_best(run, module, config_identity)
+        pictures = pictures_of(module, dataset)
+        run.write_picture("samples.png", pictures.samples)
+        run.write_picture("reconstructions.png", pictures.reconstructions)
+        tracker.finish(rows, pictures)
+        status = "diverged" if all(row["status"] == "diverged" for row in rows) else "done"
+        done = {"status": status, "seeds": list(config.seeds), "seconds": round(seconds, 3)}
+        runs.write_json(run.path / "done.json", done)
+        run.checkpoint.unlink(missing_ok=True)
+        return status
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
+    finally:
+        tracker.close()
+
+
+def save_best(run: RunDirectory, module: DiscreteVAE, config_identity: str) -> None:
+    """Write the best networks of each seed as a plain dict of tensors."""
+    content = {"identity": config_identity, "networks": module.best.state_dict()}
+    write_atomic(run.best, lambda temporary: torch.save(content, temporary))
+
+
+def seed_rows(config: Config, module: DiscreteVAE, seconds: float, device: str) -> list[dict[str, Any]]:
+    """A row of final numbers for every seed; bounds in nats per image, `seconds` those of the whole run.
+
+    `epochs` of a seed that diverged is the epoch, counted from 1, in which its loss was no longer finite.
+    """
+    test = module.results["test"]
+    schedule = config.estimator.describe_schedule()
+    rows = []
+    for index, seed in enumerate(module.seeds):
+        diverged_epoch = int(module.diverged_epoch[index])
+        diverged = diverged_epoch >= 0
+        rows.append(
+            {
+                "n": config.model.n,
+                "k": config.model.k,
+                "schedule": schedule,
+                "seed": seed,
+                "status": "diverged" if diverged else "done",
+                "epochs": diverged_epoch + 1 if diverged else config.trainer.epochs,
+                "best_epoch": int(module.best_epoch[index]),
+                "validation_bound": module.best_bound[index].item(),
+                "test_bound": math.nan if diverged else test.bound[index].item(),
+                "test_reconstruction": math.nan if diverged else test.reconstruction[index].item(),
+                "test_kl": math.nan if diverged else test.kl[index].item(),
+                "test_importance_weighted": math.nan if diverged else test.importance_weighted[index].item(),
+                "test_codes_in_use": test.in_use[index].double().mean().item(),
+                "seconds": round(seconds, 3),
+                "steps_per_second": round(int(module.steps_done) / seconds, 2),
+                "steps": int(module.steps_done),
+                "device": runs.device_name(device),
+                "threads": torch.get_num_threads() if device == "cpu" else 0,
+                "path": module.path,
+            }
+        )
+    return rows

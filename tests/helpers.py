@@ -1,0 +1,79 @@
+"""Small runs on the bundled 8x8 digits, and how to compare them."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import pytorch_lightning as pl
+
+from argmax_vae import config, training
+from argmax_vae.config import Cell
+from argmax_vae.modules import DiscreteVAE
+from argmax_vae.runs import RunDirectory
+
+TINY = (
+    "data=digits",
+    "runtime.compile=false",
+    "runtime.device=cpu",
+    "tracker=none",
+    "model.latents=3x4",
+    "trainer.epochs=2",
+    "trainer.evaluate_every=1",
+    "trainer.final_samples=2",
+    "trainer.batch=200",
+)
+TIME_COLUMNS = ["seconds", "steps_per_second"]
+
+
+def cell(runs: Path, *overrides: str) -> Cell:
+    """The one configuration that these overrides of a tiny run select."""
+    (found,) = config.cells("train", [*TINY, f"paths.runs={runs}", *overrides])
+    return found
+
+
+def train(runs: Path, *overrides: str) -> RunDirectory:
+    """Train a tiny run in `runs` and return its directory."""
+    chosen = cell(runs, *overrides)
+    training.train(chosen.config, chosen.plain)
+    return RunDirectory.of(chosen.plain)
+
+
+def seeds(run: RunDirectory) -> pd.DataFrame:
+    """The final numbers of every seed, without what the clock decides."""
+    return pd.read_csv(run.path / "seeds.csv").drop(columns=TIME_COLUMNS)
+
+
+def metrics(run: RunDirectory) -> pd.DataFrame:
+    """The curves of every seed."""
+    return pd.read_csv(run.path / "metrics.csv")
+
+
+def same_numbers(first: RunDirectory, second: RunDirectory) -> None:
+    """Assert that two runs gave the same numbers to the last bit."""
+    pd.testing.assert_frame_equal(metrics(first), metrics(second), check_exact=True)
+    pd.testing.assert_frame_equal(seeds(first), seeds(second), check_exact=True)
+
+
+def raise_after(monkeypatch: pytest.MonkeyPatch, epoch: int, error: BaseException) -> None:
+    """Let training raise an error at the end of an epoch, counted from 1, after its checkpoint is saved."""
+    original = training.SaveLast.on_train_epoch_end
+
+    def stopping(self: training.SaveLast, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        original(self, trainer, module)
+        if trainer.current_epoch + 1 == epoch:
+            raise error
+
+    monkeypatch.setattr(training.SaveLast, "on_train_epoch_end", stopping)
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, positions: list[int], epoch: int) -> None:
+    """Turn the decoder of the seeds at these positions into NaN at the start of an epoch, counted from 1."""
+    original = DiscreteVAE.on_train_epoch_start
+
+    def poisoned(self: DiscreteVAE) -> None:
+        original(self)
+        if self.current_epoch + 1 == epoch:
+            for parameter in self.networks.decoder.parameters():
+                parameter.data[positions] = float("nan")
+
+    monkeypatch.setattr(DiscreteVAE, "on_train_epoch_start", poisoned)

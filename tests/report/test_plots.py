@@ -1,0 +1,148 @@
+"""Figures: what is drawn is what was given, and a file is a function of its data."""
+
+import math
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from scipy import stats
+
+from argmax_vae.errors import UsageError
+from argmax_vae.report import plots
+from argmax_vae.report.style import style
+
+COLUMNS = ["n", "k", "estimator", "metric", "value"]
+PAPER = pd.DataFrame([(20, 2, "direct", "test_bound", 126.37), (20, 10, "rebar", "test_bound", 100.0)], columns=COLUMNS)
+PAIRS = pd.DataFrame(
+    [(1, 8, 168.57), (3, 2, 177.9), (1, 64, 147.59), (6, 2, 161.09)], columns=["n", "k", "value"]
+).assign(estimator="direct", metric="test_bound")
+
+
+def runs(table: str, sizes: list[tuple[int, int]], seeds: int = 3) -> pd.DataFrame:
+    """Direct and Gumbel-Softmax under both protocols; the last seed diverged."""
+    rows = [
+        {"table": table, "protocol": protocol, "n": n, "k": k, "estimator": estimator, "seed": seed}
+        | {"status": "done" if seed < seeds else "diverged", "test_bound": 100.0 + n + seed}
+        for protocol in ("as released", "as written")
+        for n, k in sizes
+        for estimator in ("direct", "gumbel_softmax")
+        for seed in range(seeds + 1)
+    ]
+    text = ["kl", "schedule", "dirty", "config_hash", "data", "binarization", "model", "device"]
+    rest = dict.fromkeys([*text, "version", "torch", "commit"], "x")
+    numbers = dict.fromkeys(["epochs", "samples", "test_kl", "test_codes_in_use"], 2)
+    return pd.DataFrame(rows).assign(**rest, **numbers)
+
+
+def curves(rows: pd.DataFrame, epochs: int = 12) -> pd.DataFrame:
+    """A curve per run that ends near its test bound."""
+    return pd.concat([rows.assign(epoch=e, test_bound=rows["test_bound"] + 50 / e) for e in range(1, epochs + 1)])
+
+
+RUNS = runs("figure2", [(20, 10), (20, 2), (1, 40)])
+
+
+def test_curve_is_the_mean_and_band_the_interval() -> None:
+    values = pd.DataFrame({0: [3.0, 1.0, np.nan], 1: [5.0, 2.0, np.nan], 2: [4.0, np.nan, np.nan]}, [1, 2, 3])
+    axes = Figure().subplots()
+    plots.curve_with_band(axes, values, style("direct"))
+    (line,) = axes.lines
+    assert line.get_xydata().tolist() == [[1, 4.0], [2, 1.5]]
+    assert line.get_label() == "direct"
+    (band,) = axes.collections
+    drawn = band.get_paths()[0].vertices
+    low, high = stats.t.interval(0.95, 2, loc=4.0, scale=1 / math.sqrt(3))
+    assert sorted({y for x, y in drawn if x == 1}) == pytest.approx([low, high])
+
+
+def test_curve_without_values_draws_nothing() -> None:
+    axes = Figure().subplots()
+    plots.curve_with_band(axes, pd.DataFrame({0: [np.nan]}, [1]), style("direct"))
+    assert not axes.lines
+
+
+def test_dots_show_mean_interval_and_published_value() -> None:
+    axes = Figure().subplots()
+    look = style("relax")
+    dots = [plots.Dot("a", 126.0, 0.5, 126.66, look), plots.Dot("b", math.nan, math.nan, 127.0, look)]
+    plots.dots_with_intervals(axes, dots)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
+    (container,) = axes.containers
+    (bar,) = container.lines[2]
+    assert bar.get_segments()[0][:, 0].tolist() == [125.5, 126.5]
+    published = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
+    assert [line.get_xdata()[0] for line in published] == [126.66, 127.0]
+
+
+def test_figure2_has_a_panel_per_protocol_and_per_size() -> None:
+    figure = plots.draw_figure2(RUNS, curves(RUNS), PAPER)
+    titles = [axes.get_title(loc="left") for axes in figure.get_axes()]
+    assert titles == ["20×2, as released", "20×2, as written", "20×10", "20×2", "1×40"]
+    released = figure.get_axes()[0]
+    assert [line.get_label() for line in released.lines] == ["direct", "Gumbel-Softmax"]
+    assert released.lines[0].get_ydata()[-1] == pytest.approx(np.mean([120, 121, 122]) + 50 / 12)
+    labels = [label.get_text() for label in figure.get_axes()[2].get_yticklabels()]
+    assert labels[-1] == "REBAR, not run"
+
+
+def test_section61_sets_product_spaces_against_joint_variables() -> None:
+    rows = runs("section61", [(6, 2), (3, 2), (1, 8), (1, 64)])
+    first, second = plots.draw_section61(rows, PAIRS).get_axes()
+    labels = [label.get_text().split(",")[0] for label in first.get_yticklabels()]
+    assert list(dict.fromkeys(labels)) == ["1×8", "3×2"]
+    assert second.get_title(loc="left") == "1×64 joint variable, 6×2 product space"
+
+
+@pytest.mark.parametrize("name", ["figure2", "figure2 with nearly equal values", "section61"])
+def test_texts_do_not_overlap(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name.startswith("figure2"):
+        rows = RUNS if name == "figure2" else RUNS.assign(test_bound=145.64 + 0.01 * RUNS["seed"])
+        figure = plots.draw_figure2(rows, curves(rows), PAPER)
+    else:
+        figure = plots.draw_section61(runs("section61", [(1, 8), (3, 2), (1, 64), (6, 2)]), PAIRS)
+    figure.draw_without_rendering()
+    boxes = {}
+
+    def record(text: Text, renderer: object) -> None:
+        if text.get_visible() and text.get_text():
+            boxes[text] = text.get_window_extent()
+
+    monkeypatch.setattr(Text, "draw", record)
+    figure.draw_without_rendering()
+    assert len(boxes) > 20
+    assert not [(a, b) for a, b in combinations(boxes, 2) if boxes[a].overlaps(boxes[b])]
+    assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes.values())
+
+
+def test_file_is_a_function_of_its_data(tmp_path: Path) -> None:
+    one, two, three = (tmp_path / name for name in ("one.svg", "two.svg", "three.svg"))
+    plots.figure2(RUNS, curves(RUNS), PAPER, one)
+    data = one.read_bytes()
+    for _ in range(4):
+        plots.figure2(RUNS, curves(RUNS), PAPER, one)
+        assert one.read_bytes() == data
+    plots.figure2(RUNS.sample(frac=1, random_state=0), curves(RUNS), PAPER, two)
+    assert one.read_bytes() == two.read_bytes()
+    assert "<dc:date>" not in one.read_text()
+    plots.section61(runs("section61", [(1, 8)]), PAIRS, three)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.svg", "three.svg", "two.svg"]
+
+
+def test_digest_sees_values_and_nothing_else() -> None:
+    code = plots.digest("figure2", runs=RUNS, paper=PAPER)
+    assert code == plots.digest("figure2", runs=RUNS[::-1].assign(seconds=1.0), paper=PAPER)
+    changed = RUNS.assign(test_bound=RUNS["test_bound"].where(RUNS.index != 4, 99.0))
+    assert code != plots.digest("figure2", runs=changed, paper=PAPER)
+
+
+def test_broken_curves_are_named(tmp_path: Path) -> None:
+    doubled = pd.concat([curves(RUNS), curves(RUNS)])
+    with pytest.raises(UsageError, match=r"curves.csv: .*occurs twice"):
+        plots.figure2(RUNS, doubled, PAPER, tmp_path / "f.svg")
+    with pytest.raises(UsageError, match=r"curves.csv: missing column epoch"):
+        plots.figure2(RUNS, curves(RUNS).drop(columns="epoch"), PAPER, tmp_path / "f.svg")
+    assert not list(tmp_path.iterdir())

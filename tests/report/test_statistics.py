@@ -1,0 +1,81 @@
+"""Intervals against scipy, hand-computed values and their own promise of coverage."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from argmax_vae.report.statistics import mean_interval, paired_difference
+
+
+def test_three_values_by_hand() -> None:
+    """Mean 2, deviation 1, t quantile 4.3027 of two degrees of freedom: half width 4.3027 / √3."""
+    interval = mean_interval([1.0, 2.0, 3.0])
+    assert interval.mean == 2.0
+    assert interval.half_width == pytest.approx(4.302652729911275 / math.sqrt(3))
+    assert (interval.low, interval.high) == pytest.approx((2 - 2.484137712, 2 + 2.484137712))
+    assert interval.number == 3
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
+@pytest.mark.parametrize("number", [2, 5, 40])
+def test_agrees_with_scipy(number: int, confidence: float) -> None:
+    values = np.random.default_rng(number).normal(126.0, 0.3, number)
+    low, high = stats.t.interval(confidence, number - 1, loc=values.mean(), scale=stats.sem(values))
+    interval = mean_interval(values, confidence)
+    assert (interval.low, interval.high) == pytest.approx((low, high), rel=1e-12)
+
+
+def test_coverage() -> None:
+    """4000 samples of five normal values: the count of covering intervals is Binomial(4000, 0.95).
+
+    For a correct interval and another random seed this test would fail with probability 1e-6.
+    """
+    samples = np.random.default_rng(0).normal(7.0, 2.0, (4000, 5))
+    intervals = [mean_interval(sample) for sample in samples]
+    covering = sum(interval.low <= 7.0 <= interval.high for interval in intervals)
+    low, high = stats.binom.interval(1 - 1e-6, 4000, 0.95)
+    assert low <= covering <= high
+
+
+def test_one_value_has_no_interval() -> None:
+    interval = mean_interval([126.4])
+    assert interval.mean == 126.4
+    assert interval.number == 1
+    assert all(math.isnan(value) for value in (interval.low, interval.high, interval.half_width))
+
+
+@pytest.mark.parametrize("values", [[], [1.0, math.nan], [1.0, math.inf]])
+def test_refuses_what_cannot_be_averaged(values: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"at least one|not finite"):
+        mean_interval(values)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, 95.0])
+def test_refuses_confidence_outside_its_range(confidence: float) -> None:
+    with pytest.raises(ValueError, match="confidence"):
+        mean_interval([1.0, 2.0], confidence)
+
+
+def test_paired_difference_is_the_paired_t_interval_of_common_seeds() -> None:
+    a = {0: 103.6, 1: 104.1, 2: 103.2, 7: 999.0}
+    b = pd.Series({2: 104.9, 1: 106.0, 0: 105.5, 8: -999.0})
+    interval = paired_difference(a, b)
+    expected = stats.ttest_rel([103.6, 104.1, 103.2], [105.5, 106.0, 104.9]).confidence_interval(0.95)
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
+    assert interval.number == 3
+
+
+def test_paired_difference_removes_what_seeds_share() -> None:
+    """A constant difference under a large common effect is known exactly."""
+    common = pd.Series(np.random.default_rng(1).normal(0, 50, 6))
+    assert paired_difference(common + 1.5, common).half_width == pytest.approx(0, abs=1e-10)
+
+
+def test_paired_difference_needs_common_and_unique_seeds() -> None:
+    with pytest.raises(ValueError, match="no common seed"):
+        paired_difference({0: 1.0}, {1: 1.0})
+    with pytest.raises(ValueError, match=r"twice: \[3\]"):
+        paired_difference(pd.Series([1.0, 2.0], index=[3, 3]), {3: 1.0})

@@ -1,0 +1,25 @@
+"""The benchmark measures what it says, for every registered estimator; its numbers are not judged here."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from argmax_vae.bench import applicable, run_bench
+from argmax_vae.estimators import ESTIMATORS
+
+
+def test_bench_covers_the_registry_and_writes_ratios_within_the_run(tmp_path: Path) -> None:
+    target = tmp_path / "speed.csv"
+    frame = run_bench(["3x2"], [1, 2], seconds=0.01, output=target, compiled=False)
+    assert set(frame["estimator"]) == {name for name in ESTIMATORS if applicable(name, "3x2")}
+    assert set(frame.loc[frame["estimator"] == "direct", "path"]) == {"fast", "dense"}
+    by_path = frame[(frame["estimator"] == "direct") & (frame["seeds"] == 2)].set_index("path")["steps_per_second"]
+    fast = frame[(frame["estimator"] == "direct") & (frame["seeds"] == 2) & (frame["path"] == "fast")]
+    assert fast["ratio_to_dense"].item() == round(by_path["fast"] / by_path["dense"], 2)
+    assert (frame.loc[frame["seeds"] == 1, "per_seed_gain"] == 1).all()
+    pd.testing.assert_frame_equal(pd.read_csv(target), frame, check_dtype=False)
+
+
+def test_exact_does_not_apply_beyond_its_limit() -> None:
+    assert applicable("exact", "1x40")
+    assert not applicable("exact", "20x10")

@@ -1,0 +1,324 @@
+"""The command line: help at once; bad input gets one line and exit code 2, and leaves nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.error import URLError
+
+import pytest
+import torch
+import yaml
+
+from argmax_vae import __version__, config, training
+from argmax_vae.cli import main
+from argmax_vae.config import groups, primary_configs
+from argmax_vae.runs import RunDirectory
+from helpers import TINY, train
+
+VERBS = ("train", "reproduce", "evaluate", "runs", "report", "bench")
+
+# Each with parts of the line that it must be answered with.
+BAD_OVERRIDES = [
+    ("estimator=dircet", ["estimator=dircet", "did you mean 'direct'?", "exact", "gumbel_softmax"]),
+    ("data=binarised_mnist", ["did you mean 'binarized_mnist'?"]),
+    ("schedule@estimator.epsilon=const", ["did you mean 'constant'?", "cosine"]),
+    ("experiment=nothing", ["experiment=nothing", "released_direct"]),
+    ("tracker=null", ["tracker=null", "wandb"]),
+    ("trainer.epoch=3", ["unknown key 'trainer.epoch'", "'trainer.epochs'"]),
+    ("estimatr=direct", ["unknown key 'estimatr'", "'estimator'"]),
+    ("+trainer.epoch=3", ["unknown key 'trainer.epoch'", "'trainer.epochs'"]),
+    ("+novelty=3", ["unknown key 'novelty'"]),
+    ("~seeds", ["'seeds' cannot be removed"]),
+    ("estimator.temperature.value=1", ["'estimator.temperature.value'", "another option"]),
+    ("trainer.epochs=many", ["trainer.epochs=many", "Integer"]),
+    ("trainer.epochs=2.5", ["trainer.epochs=2.5", "Integer"]),
+    ("trainer.epochs=null", ["trainer.epochs=null"]),
+    ("trainer.epochs=0", ["trainer.epochs=0", "at least 1"]),
+    ("trainer.evaluate_every=3", ["trainer.evaluate_every=3", "trainer.epochs=2"]),
+    ("trainer.batch=1201", ["trainer.batch=1201", "at most the 1200 training images"]),
+    ("schedule@estimator.epsilon=constant estimator.epsilon.value=0", ["value=0", "greater than 0"]),
+    ("schedule@estimator.epsilon=constant estimator.epsilon.value=-1", ["value=-1", "greater than 0"]),
+    ("schedule@estimator.epsilon=constant estimator.epsilon.value=nan", ["value=nan", "greater than 0"]),
+    ("estimator.epsilon.name=linear", ["estimator.epsilon.name=linear", "schedule@estimator.epsilon=NAME"]),
+    ("estimator.name=exact", ["estimator.name=exact", "estimator=NAME"]),
+    ("estimator.direction=up", ["estimator.direction=up", "toward, away, symmetric"]),
+    ("model.latents=20x1", ["model.latents=20x1", "k at least 2"]),
+    ("model.latents=0x2", ["model.latents=0x2", "n at least 1"]),
+    ("model.latents=abc", ["model.latents=abc", "such as 20x10"]),
+    ("model.latents=20X2", ["model.latents=20X2", "such as 20x10"]),
+    ("model.name='a/b'", ["model.name=a/b", "letters"]),
+    ("estimator=exact model.latents=20x10", ["estimator=exact", "10^20", "limit=4096"]),
+    ("objective=concrete", ["objective.kl=concrete", "estimator=direct", "gumbel_softmax"]),
+    ("optim.learning_rate=0", ["optim.learning_rate=0", "greater than 0"]),
+    ("optim.name=sgd", ["optim.name=sgd", "adam"]),
+    ("data.name=cifar", ["data.name=cifar", "digits"]),
+    ("tracker.mode=cloud", ["tracker.mode=cloud", "online"]),
+    ("seeds=[]", ["seeds=[]", "at least one"]),
+    ("seeds=[1,1]", ["seeds=[1, 1]", "without repetitions"]),
+    ("seeds=[-1]", ["seeds=[-1]", "from 0"]),
+    ("seeds=3", ["seeds=3"]),
+    ("runtime.device=gpu", ["runtime.device=gpu", "cpu"]),
+    ("foo", ["'foo' is no override", "key=value"]),
+    ("=3", ["'=3' has no key", "key=value"]),
+    ("seeds=[", ["'seeds=[' is no override"]),
+    ("table=a=b", ["'table=a=b' is no override"]),
+    ("paths.runs=${nowhere}", ["paths.runs", "nowhere"]),
+    ("model.latents=2x2,3x3", ["2 runs", "-m"]),
+]
+
+
+@pytest.fixture(autouse=True)
+def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test starts in a directory of its own, with nothing in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ARGMAX_VAE_DATA", raising=False)
+    return tmp_path
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run a command that must be answered with exit code 2 and one line; returns the line."""
+    code = main(list(arguments))
+    out, err = capsys.readouterr()
+    assert code == 2, err
+    assert out == ""
+    assert err.startswith("argmax-vae: ")
+    assert err.endswith("\n")
+    assert err.count("\n") == 1, err
+    return err
+
+
+@pytest.mark.parametrize(("overrides", "parts"), BAD_OVERRIDES, ids=[given for given, _ in BAD_OVERRIDES])
+def test_a_bad_override_is_one_line(
+    overrides: str, parts: list[str], capsys: pytest.CaptureFixture[str], empty_directory: Path
+) -> None:
+    line = refused(capsys, "train", *TINY, *overrides.split(" "))
+    assert [part for part in parts if part not in line] == [], line
+    assert list(empty_directory.iterdir()) == []
+
+
+def test_every_cell_of_a_sweep_is_checked_before_the_first_starts(
+    capsys: pytest.CaptureFixture[str], empty_directory: Path
+) -> None:
+    line = refused(capsys, "train", "-m", *TINY, "trainer.epochs=2,many")
+    assert "trainer.epochs=many" in line
+    line = refused(capsys, "train", "-m", *TINY, "trainer.batch=100,1300")
+    assert "trainer.batch=1300" in line
+    assert list(empty_directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", ["train", "reproduce"])
+def test_an_unknown_config_names_the_nearest(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", "--config-name", "figure3"] if verb == "train" else ["reproduce", "figure3"]
+    line = refused(capsys, *arguments)
+    assert "'figure3'" in line
+    assert "did you mean 'figure2'?" in line
+    assert all(name in line for name in primary_configs())
+
+
+def test_what_is_no_table_cannot_be_reproduced(capsys: pytest.CaptureFixture[str], empty_directory: Path) -> None:
+    assert "train" in refused(capsys, "reproduce", "train", *TINY)
+    assert list(empty_directory.iterdir()) == []
+
+
+def test_an_unknown_table_cannot_be_reported(capsys: pytest.CaptureFixture[str], empty_directory: Path) -> None:
+    line = refused(capsys, "report", "figure9")
+    assert "figure9" in line
+    assert "figure2" in line
+    assert list(empty_directory.iterdir()) == []
+
+
+def test_a_report_without_files_of_record_says_which(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "runs.csv" in refused(capsys, "report", "figure2", "--results", "nowhere")
+
+
+def test_missing_data_is_named(capsys: pytest.CaptureFixture[str], empty_directory: Path) -> None:
+    (empty_directory / "data").mkdir()
+    line = refused(capsys, "train", *TINY, "data=binarized_mnist")
+    assert "binarized_mnist_train.npy is missing" in line
+    assert "paths.data" in line
+    line = refused(capsys, "train", "-m", *TINY, "data=digits,binarized_mnist")
+    assert "binarized_mnist_train.npy is missing" in line
+    assert [entry.name for entry in empty_directory.iterdir()] == ["data"]
+
+
+def test_damaged_data_is_named(capsys: pytest.CaptureFixture[str], empty_directory: Path) -> None:
+    folder = empty_directory / "data" / "BinarizedMNIST"
+    folder.mkdir(parents=True)
+    (folder / "binarized_mnist_train.npy").write_bytes(b"\x93NUMPY garbage")
+    line = refused(capsys, "train", *TINY, "data=binarized_mnist")
+    assert "binarized_mnist_train.npy is damaged" in line
+    assert not (empty_directory / "runs").exists()
+
+
+def test_no_network_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, empty_directory: Path
+) -> None:
+    def offline(*arguments: Any, **named: Any) -> NoReturn:
+        raise URLError("Temporary failure in name resolution")
+
+    monkeypatch.setattr(urllib.request, "urlopen", offline)
+    line = refused(capsys, "train", *TINY, "data=mnist")
+    assert "downloading" in line
+    assert "paths.data" in line
+    assert not (empty_directory / "runs").exists()
+
+
+@pytest.mark.parametrize("multirun", [False, True])
+def test_a_place_that_is_no_directory_is_one_line(
+    multirun: bool, capsys: pytest.CaptureFixture[str], empty_directory: Path
+) -> None:
+    (empty_directory / "file").write_text("")
+    sweep = ["-m", "seeds=[0],[1]"] if multirun else []
+    line = refused(capsys, "train", *sweep, *TINY, "paths.runs=file/runs")
+    assert "file/runs" in line
+    assert "another directory" in line
+    assert [entry.name for entry in empty_directory.iterdir()] == ["file"]
+
+
+def test_an_absent_device_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, empty_directory: Path
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "runtime.device=cuda" in refused(capsys, "train", *TINY, "runtime.device=cuda")
+    assert list(empty_directory.iterdir()) == []
+
+
+def test_what_is_no_run_cannot_be_evaluated(capsys: pytest.CaptureFixture[str], empty_directory: Path) -> None:
+    assert "nowhere" in refused(capsys, "evaluate", "nowhere")
+    assert list(empty_directory.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["frobnicate"], ["train", "--frobnicate"], ["runs", "--failed", "--missing", "figure2"]]
+)
+def test_argparse_refuses_with_the_same_code(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: argmax-vae" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_one_line_and_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*arguments: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(config, "cells", interrupted)
+    monkeypatch.setattr("argmax_vae.sweep.cells", interrupted)
+    assert main(["train"]) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+# Answers
+
+
+@pytest.mark.parametrize("name", primary_configs())
+def test_every_primary_config_can_be_listed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if name == "train":
+        return
+    assert main(["reproduce", name, "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines
+    assert all(line.startswith("missing") for line in lines)
+    assert len(set(lines)) == len(lines)
+
+
+def test_cfg_prints_the_composed_configuration(capsys: pytest.CaptureFixture[str], empty_directory: Path) -> None:
+    assert main(["train", "--cfg", "job", *TINY]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    (cell,) = config.cells("train", list(TINY))
+    assert printed == cell.plain
+    assert list(empty_directory.iterdir()) == []
+
+
+def test_runs_lists_states_and_reasons(empty_directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done = train(empty_directory / "runs")
+    failed, interrupted = (RunDirectory(empty_directory / "runs" / name) for name in ("failed", "interrupted"))
+    for run in (failed, interrupted):
+        run.path.mkdir()
+        (run.path / "config.yaml").write_text("{}")
+    failed.fail("Traceback\nRuntimeError: out of ideas\n")
+    capsys.readouterr()
+    assert main(["runs"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        f"done         {done.path.name}",
+        "failed       failed RuntimeError: out of ideas",
+        "interrupted  interrupted",
+    ]
+    assert main(["runs", "--failed"]) == 0
+    assert capsys.readouterr().out.splitlines() == lines[1:2]
+    assert main(["runs", "--runs", "elsewhere"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_missing_lists_the_cells_of_a_table_that_are_not_done(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs", "--missing", "section61"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(config.cells("section61", []))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_shows_examples_that_name_what_exists(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([verb, "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    examples = [line for line in text.splitlines() if line.startswith(f"  argmax-vae {verb}")]
+    assert examples
+    for word in " ".join(examples).split():
+        group, _, options = word.partition("=")
+        if group in groups():
+            assert set(options.split(",")) <= set(groups()[group])
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"argmax-vae {__version__}\n"
+
+
+def test_help_and_report_load_neither_torch_nor_hydra(empty_directory: Path) -> None:
+    program = """
+import sys
+from argmax_vae.cli import main
+for arguments in ([verb, "--help"] for verb in sys.argv[1:]):
+    try:
+        main(arguments)
+    except SystemExit as stop:
+        assert stop.code == 0
+assert main(["report", "figure2", "--results", "nowhere"]) == 2
+assert main(["runs"]) == 0
+found = {"torch", "hydra", "pytorch_lightning", "matplotlib"} & set(sys.modules)
+sys.exit(f"loaded: {found}" if found else 0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *VERBS], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("examples:") == len(VERBS)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_training_with_130_and_one_line(
+    sent: signal.Signals,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    empty_directory: Path,
+) -> None:
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+
+    def send(*arguments: object) -> None:
+        os.kill(os.getpid(), sent)
+
+    with monkeypatch.context() as signalled:
+        signalled.setattr(training.Progress, "on_train_epoch_end", send)
+        code = main(["train", *TINY, "trainer.epochs=1000000", "trainer.evaluate_every=1000000"])
+    assert code == 130
+    told = "argmax-vae: interrupted; the same command goes on from the last checkpoint\n"
+    assert capsys.readouterr() == ("", told)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    (run,) = (empty_directory / "runs").iterdir()
+    assert RunDirectory(run).status == "interrupted"

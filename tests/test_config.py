@@ -1,0 +1,165 @@
+"""Configurations: every option composes, registries and files agree, identity is what decides the numbers."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra.core.config_store import ConfigStore
+
+from argmax_vae import config
+from argmax_vae.config import cells, config_directory, from_plain, groups, leaves, primary_configs
+from argmax_vae.data import BINARIZATIONS, DATASETS
+from argmax_vae.errors import UsageError
+from argmax_vae.estimators import ESTIMATORS
+from argmax_vae.objective import KL_CHOICES
+from argmax_vae.runs import NOT_IDENTITY, identity, run_name
+from argmax_vae.schedules import SCHEDULES
+from argmax_vae.tracking import TRACKERS
+
+OPTIONS = [(group, option) for group, options in groups().items() for option in options]
+COMPANIONS = {
+    ("estimator", "exact"): ["model.latents=1x40"],
+    ("objective", "concrete"): ["estimator=gumbel_softmax"],
+}
+REGISTRIES = {
+    "data": DATASETS,
+    "estimator": ESTIMATORS,
+    "schedule": SCHEDULES,
+    "objective": KL_CHOICES,
+    "tracker": TRACKERS,
+}
+
+
+def one(*overrides: str) -> config.Cell:
+    (found,) = cells("train", list(overrides))
+    return found
+
+
+@pytest.mark.parametrize("group", REGISTRIES)
+def test_what_is_registered_has_a_file_and_the_other_way_round(group: str) -> None:
+    assert groups()[group] == sorted(REGISTRIES[group])
+
+
+@pytest.mark.parametrize("group", ["data", "model", "estimator", "schedule", "optim", "tracker"])
+def test_an_option_carries_the_name_of_its_file(group: str) -> None:
+    for option in groups()[group]:
+        key = "estimator.epsilon" if group == "schedule" else group
+        choice = f"schedule@{key}={option}" if group == "schedule" else f"{group}={option}"
+        plain = one(choice, *COMPANIONS.get((group, option), [])).plain
+        section = plain["estimator"]["epsilon"] if group == "schedule" else plain[group]
+        assert section["name"] == option
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=str)
+def test_every_option_composes_and_survives_storage(group: str, option: str) -> None:
+    choice = "schedule@estimator.epsilon" if group == "schedule" else group
+    cell = one(f"{choice}={option}", *COMPANIONS.get((group, option), []))
+    stored = yaml.safe_load(yaml.safe_dump(cell.plain, allow_unicode=True))
+    assert stored == cell.plain
+    assert from_plain(stored) == cell.config
+
+
+@pytest.mark.parametrize("binarization", BINARIZATIONS)
+def test_every_binarization_composes(binarization: str) -> None:
+    assert one(f"data.binarization={binarization}").config.data.binarization == binarization
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_schedule_fits_the_temperature_too(schedule: str) -> None:
+    cell = one("estimator=gumbel_softmax", f"schedule@estimator.temperature={schedule}")
+    assert type(cell.config.estimator.temperature) is SCHEDULES[schedule]  # type: ignore[attr-defined]
+
+
+def test_the_schema_of_every_estimator_and_schedule_is_in_the_store() -> None:
+    config.register()
+    repository = ConfigStore.instance().repo
+    assert {f"schema_{name}.yaml" for name in ESTIMATORS} <= set(repository["estimator"])
+    assert {f"schema_{name}.yaml" for name in SCHEDULES} <= set(repository["schedule"])
+
+
+@pytest.mark.parametrize("name", primary_configs())
+def test_every_primary_config_expands_to_distinct_runs(name: str) -> None:
+    stored = yaml.safe_load((config_directory() / f"{name}.yaml").read_text(encoding="utf-8"))
+    params = stored.get("hydra", {}).get("sweeper", {}).get("params", {})
+    expected = 1
+    for values in params.values():
+        expected *= len(str(values).split(","))
+    found = cells(name, [])
+    assert len(found) == expected
+    assert len({run_name(cell.plain) for cell in found}) == expected
+    assert name == "train" or all(cell.config.table for cell in found)
+
+
+def test_a_sweep_is_the_product_of_its_values() -> None:
+    found = cells("train", ["data=digits", "model.latents=2x2,3x3", "estimator=direct,exact", "seeds=[0],[1,2]"])
+    seen = {(cell.config.model.latents, cell.config.estimator.name, tuple(cell.config.seeds)) for cell in found}
+    assert seen == {
+        (latents, estimator, seeds)
+        for latents in ("2x2", "3x3")
+        for estimator in ("direct", "exact")
+        for seeds in ((0,), (1, 2))
+    }
+
+
+def test_an_override_replaces_a_swept_value() -> None:
+    found = cells("section61", ["model.latents=3x2", "trainer.epochs=10"])
+    assert {cell.config.model.latents for cell in found} == {"3x2"}
+    assert {cell.config.protocol for cell in found} == {"as released", "as written"}
+    assert {cell.config.trainer.epochs for cell in found} == {10}
+
+
+def changed(plain: dict, key: str) -> dict:
+    """A copy with another value at a dotted key."""
+    other = copy.deepcopy(plain)
+    *path, last = key.split(".")
+    section = other
+    for part in path:
+        section = section[part]
+    section[last] = f"{section[last]} changed"
+    return other
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_identity_changes_with_every_key_but_labels_places_and_machine(estimator: str) -> None:
+    plain = one(f"estimator={estimator}", *COMPANIONS.get(("estimator", estimator), [])).plain
+    for key in sorted(leaves(plain)):
+        differs = identity(changed(plain, key)) != identity(plain)
+        assert differs == (key.split(".", 1)[0] not in NOT_IDENTITY), key
+
+
+def test_labels_places_and_machine_are_no_part_of_identity() -> None:
+    overrides = ["table=x", "protocol=y", "paths.runs=z", "runtime.chunk=7", "tracker=none"]
+    assert identity(one(*overrides).plain) == identity(one().plain)
+
+
+def test_identity_does_not_depend_on_the_spelling_of_a_number() -> None:
+    assert identity(one("optim.learning_rate=0.0010").plain) == identity(one("optim.learning_rate=1e-3").plain)
+
+
+def test_the_identity_of_published_runs_stays() -> None:
+    found = cells("figure2", ["experiment=released_direct", "model.latents=20x10"])
+    assert [run_name(cell.plain) for cell in found] == ["mnist-linear-20x10-direct-kl_none-41a44644c8"]
+
+
+def test_a_stored_configuration_of_another_version_is_refused() -> None:
+    plain = one("data=digits").plain
+    for section, key in (("trainer", "epochs"), ("estimator", "epsilon")):
+        without = copy.deepcopy(plain)
+        del without[section][key]
+        extra = copy.deepcopy(plain)
+        extra[section]["novelty"] = 1
+        with pytest.raises(UsageError, match="novelty"):
+            from_plain(extra)
+        assert set(without[section]) < set(plain[section])
+    with pytest.raises(UsageError, match="does not fit this version"):
+        from_plain({key: value for key, value in plain.items() if key != "data"})
+    with pytest.raises(UsageError, match=r"trainer\.epochs=0 must be at least 1"):
+        from_plain({**plain, "trainer": {**plain["trainer"], "epochs": 0}})
+
+
+def test_the_data_directory_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ARGMAX_VAE_DATA", str(tmp_path))
+    assert one().config.paths.data == str(tmp_path)
+    monkeypatch.delenv("ARGMAX_VAE_DATA")
+    assert one().config.paths.data == "data"

@@ -1,0 +1,55 @@
+"""Files are whole or absent."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from argmax_vae.errors import UsageError
+from argmax_vae.files import require_writable, write_atomic, write_json, write_text
+
+
+def test_text_and_json_come_back(tmp_path: Path) -> None:
+    write_text(tmp_path / "new" / "text", "ε = 1\n")
+    assert (tmp_path / "new" / "text").read_text(encoding="utf-8") == "ε = 1\n"
+    write_json(tmp_path / "value.json", {"b": 1, "a": ["τ"]})
+    content = (tmp_path / "value.json").read_text(encoding="utf-8")
+    assert json.loads(content) == {"b": 1, "a": ["τ"]}
+    assert content.index('"b"') < content.index('"a"')
+    assert (tmp_path / "value.json").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_failing_writer_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_text(path, "old")
+
+    def fail(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError, match="disk full"):
+        write_atomic(path, fail)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+    assert path.read_text() == "old"
+
+
+def test_the_temporary_lies_beside_its_file(tmp_path: Path) -> None:
+    seen = []
+    write_atomic(tmp_path / "file", lambda temporary: (seen.append(temporary), temporary.write_text("x")))
+    assert seen[0].parent == tmp_path
+    assert not seen[0].exists()
+
+
+def test_a_directory_that_cannot_be_made_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "occupied").write_text("a file")
+    below = tmp_path / "occupied" / "runs"
+    with pytest.raises(UsageError, match="choose another directory"):
+        write_text(below / "file", "text")
+    with pytest.raises(UsageError, match="occupied is no directory"):
+        require_writable(below)
+
+
+def test_require_writable_touches_nothing(tmp_path: Path) -> None:
+    require_writable(tmp_path / "a" / "b")
+    require_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []

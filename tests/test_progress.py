@@ -1,0 +1,77 @@
+"""The line that tells how far a run is."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from argmax_vae import progress
+from argmax_vae.progress import Progress
+from helpers import train
+
+NUMBER = r"-?\d+(\.\d+)?(e[+-]\d+)?"
+
+
+class Terminal:
+    """Standard error that says it is a terminal and keeps what is written."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> None:
+        self.text += text
+
+    def flush(self) -> None:
+        pass
+
+
+def test_off_a_terminal_the_first_and_the_last_epoch_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 1e9)
+    monkeypatch.setattr(progress.time, "monotonic", iter(range(2_000_000_000, 2_100_000_000)).__next__)
+    run = train(tmp_path, "trainer.epochs=4")
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert out == ""
+    assert [line.split(",")[0] for line in lines] == [f"{run.path.name} epoch {epoch}/4" for epoch in (1, 4)]
+    for line in lines:
+        told = rf", train bound {NUMBER}, validation bound {NUMBER}, KL {NUMBER}, ε {NUMBER}, \d+ steps/s, "
+        assert re.search(told + r"\d+ min \d+ s left$", line), line
+    assert lines[-1].endswith("0 min 0 s left")
+    assert "\033" not in err
+    assert "\r" not in err
+
+
+def test_gumbel_softmax_tells_its_temperature(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(tmp_path, "estimator=gumbel_softmax", "trainer.epochs=1")
+    assert re.search(rf", τ {NUMBER}, ", capsys.readouterr().err)
+
+
+def test_a_terminal_has_one_line_that_is_rewritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    train(tmp_path, "trainer.epochs=3")
+    assert terminal.text.count("\r\033[K") == 3
+    assert terminal.text.count("\n") == 1
+    assert terminal.text.endswith("0 s left\n")
+
+
+def test_speed_and_time_left_count_from_where_a_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "DiscreteVAE", SimpleNamespace)
+    clock = iter([100.0])
+    monkeypatch.setattr(progress.time, "monotonic", clock.__next__)
+    module: Any = SimpleNamespace(steps_done=torch.tensor(600))
+    trainer: Any = SimpleNamespace(current_epoch=6, callback_metrics={"train_bound": torch.tensor(98.76543)})
+    told = Progress("run", 16)
+    told.on_train_start(trainer, module)
+    module.steps_done += 200
+    assert told.line(trainer, module, finished=8, seconds=25.0) == (
+        "run epoch 8/16, train bound 98.77, 8 steps/s, 1 min 40 s left"
+    )

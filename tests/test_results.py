@@ -1,0 +1,50 @@
+"""What is committed in results/ follows from its files of record; what a config calls chosen is what was found."""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from argmax_vae import report
+from argmax_vae.report import tables
+
+TOP = Path(__file__).parents[1]
+RESULTS = TOP / "results"
+SEARCHES = {"direct": "written_direct", "gumbel_softmax": "written_gumbel_softmax"}
+
+
+@pytest.mark.parametrize("name", tables.TABLES)
+def test_committed_table_equals_regenerated_one(name: str) -> None:
+    assert tables.check(name, RESULTS) == []
+
+
+def test_readme_shows_the_committed_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(TOP / "scripts"))
+    monkeypatch.setattr(sys, "argv", ["update_readme.py", "--check"])
+    import update_readme
+
+    assert update_readme.main() == 0
+
+
+@pytest.mark.parametrize("estimator", SEARCHES)
+def test_chosen_values_have_the_best_validation_bound_of_their_search(estimator: str) -> None:
+    experiment = yaml.safe_load(
+        (TOP / "conf" / "experiment" / f"{SEARCHES[estimator]}.yaml").read_text(encoding="utf-8")
+    )
+    runs = report.read(RESULTS / "runs.csv", "")
+    runs = runs[(runs["table"] == "figure2_search") & (runs["estimator"] == estimator)]
+    means = runs.groupby(["latents", "schedule"])["validation_bound"].mean()
+    assert set(runs["latents"]) == set(experiment["chosen"])
+    for latents, value in experiment["chosen"].items():
+        best = str(means[latents].idxmin())
+        assert float(best.split("=")[1]) == value, f"{latents}: {means[latents].to_dict()}"
+
+
+def test_every_run_of_record_has_its_origin() -> None:
+    runs = report.read(RESULTS / "runs.csv", "")
+    for column in ("run", "config_hash", "commit", "device", "torch", "epochs", "seconds"):
+        assert runs[column].notna().all(), column
+    assert isinstance(runs, pd.DataFrame)
+    assert not runs["dirty"].astype(str).str.lower().eq("true").any()

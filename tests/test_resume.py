@@ -1,0 +1,148 @@
+"""A run that is stopped and started again gives the numbers of one that was never stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from argmax_vae import training
+from argmax_vae.cli import main
+from argmax_vae.errors import UsageError
+from argmax_vae.runs import RunDirectory
+from helpers import TINY, cell, metrics, raise_after, same_numbers, train
+
+FOUR = ("trainer.epochs=4", "seeds=[3,5]", "runtime.checkpoint_every=1")
+
+
+@pytest.mark.parametrize("overrides", [(), ("estimator=gumbel_softmax", "data.binarization=dynamic")])
+@pytest.mark.parametrize("stop", [1, 3])
+def test_interrupted_and_resumed_equals_uninterrupted(
+    stop: int, overrides: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(tmp_path / "whole", *FOUR, *overrides)
+    with monkeypatch.context() as interrupted:
+        raise_after(interrupted, stop, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "parts", *FOUR, *overrides)
+    parts = RunDirectory.of(cell(tmp_path / "parts", *FOUR, *overrides).plain)
+    assert parts.status == "interrupted"
+    assert parts.checkpoint.exists()
+    assert list(metrics(parts)["epoch"].unique()) == list(range(1, stop + 1))
+    train(tmp_path / "parts", *FOUR, *overrides)
+    assert parts.status == "done"
+    assert not parts.checkpoint.exists()
+    same_numbers(whole, parts)
+
+
+def test_what_was_done_after_the_last_checkpoint_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    overrides = (*FOUR, "runtime.checkpoint_every=2", "tracker=csv")
+    whole = train(tmp_path / "whole", *overrides)
+    with monkeypatch.context() as broken:
+        raise_after(broken, 3, RuntimeError("node lost"))
+        parts = train(tmp_path / "parts", *overrides)
+    assert parts.status == "failed"
+    assert parts.reason == "RuntimeError: node lost"
+    train(tmp_path / "parts", *overrides)
+    same_numbers(whole, parts)
+    assert (parts.path / "tracker.csv").read_text() == (whole.path / "tracker.csv").read_text()
+
+
+def test_stopped_before_the_first_checkpoint_starts_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    overrides = ("seeds=[0]", "runtime.checkpoint_every=100")
+    whole = train(tmp_path / "whole", *overrides)
+    with monkeypatch.context() as interrupted:
+        raise_after(interrupted, 1, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "parts", *overrides)
+    same_numbers(whole, train(tmp_path / "parts", *overrides))
+
+
+def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    """SIGKILL as soon as the first checkpoint is there, wherever the process is by then."""
+    overrides = (
+        "trainer.epochs=40",
+        "trainer.evaluate_every=5",
+        "runtime.checkpoint_every=1",
+        "runtime.chunk=1",
+    )
+    killed = RunDirectory.of(cell(tmp_path / "killed", *overrides).plain)
+    command = [
+        sys.executable,
+        "-m",
+        "argmax_vae",
+        "train",
+        *TINY,
+        f"paths.runs={tmp_path / 'killed'}",
+        *overrides,
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    while not killed.checkpoint.exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not killed.is_done
+    epoch = training.load_checkpoint(killed.checkpoint)["epoch"]
+    assert 0 <= epoch < 20
+    same_numbers(train(tmp_path / "whole", *overrides), train(tmp_path / "killed", *overrides))
+    assert killed.is_done
+
+
+def test_the_clock_goes_on_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as interrupted:
+        raise_after(interrupted, 1, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, *FOUR)
+    run = RunDirectory.of(cell(tmp_path, *FOUR).plain)
+    content = training.load_checkpoint(run.checkpoint)
+    content["seconds"] = 1000.0
+    torch.save(content, run.checkpoint)
+    train(tmp_path, *FOUR)
+    assert (pd.read_csv(run.path / "seeds.csv")["seconds"] > 1000).all()
+    assert json.loads((run.path / "done.json").read_text())["seconds"] > 1000
+
+
+def test_a_damaged_checkpoint_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = cell(tmp_path)
+    run = RunDirectory.of(chosen.plain)
+    run.path.mkdir()
+    for content in (b"", b"garbage", b"PK\x03\x04 half an archive"):
+        run.checkpoint.write_bytes(content)
+        assert main(["train", *TINY, f"paths.runs={tmp_path}"]) == 2
+        out, err = capsys.readouterr()
+        assert err == f"argmax-vae: {run.checkpoint} is damaged; remove it and run the same command again\n"
+        assert out == ""
+    assert not run.is_done
+    run.checkpoint.unlink()
+    assert main(["train", *TINY, f"paths.runs={tmp_path}"]) == 0
+
+
+def test_a_checkpoint_of_another_configuration_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunDirectory.of(cell(tmp_path).plain)
+    run.path.mkdir()
+    for content in ({"identity": "0123456789"}, {}):
+        torch.save(content, run.checkpoint)
+        assert main(["train", *TINY, f"paths.runs={tmp_path}"]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f"argmax-vae: {run.checkpoint} belongs to another configuration")
+        assert err.count("\n") == 1
+    torch.save([1, 2], run.checkpoint)
+    with pytest.raises(UsageError, match="no checkpoint"):
+        training.load_checkpoint(run.checkpoint)
+    with pytest.raises(UsageError, match="does not exist"):
+        training.load_checkpoint(run.best)
+
+
+def test_checkpoints_hold_plain_values_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as interrupted:
+        raise_after(interrupted, 1, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, *FOUR)
+    run = RunDirectory.of(cell(tmp_path, *FOUR).plain)
+    assert torch.load(run.checkpoint, weights_only=True)["identity"] == run.path.name.rsplit("-", 1)[1]

@@ -1,0 +1,154 @@
+"""Sweeps: what is launched, what is skipped, and what one cell's failure means for the others."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from argmax_vae import config, sweep, training
+from argmax_vae.cli import main
+from argmax_vae.config import Config
+from argmax_vae.runs import RunDirectory, scan
+from helpers import TINY, raise_after
+
+SWEEP = (*TINY, "trainer.epochs=1", "model.latents=2x2,3x2", "estimator=direct,gumbel_softmax")
+
+
+@pytest.fixture(autouse=True)
+def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def runs_of(overrides: tuple[str, ...]) -> list[RunDirectory]:
+    return [RunDirectory.of(cell.plain) for cell in config.cells("train", list(overrides))]
+
+
+def fail_for(monkeypatch: pytest.MonkeyPatch, latents: str, error: BaseException) -> list[str]:
+    """Let cells of this size raise; returns a list that fills with the cells that were built."""
+    original = training.build
+    built = []
+
+    def build(chosen: Config, *others: Any) -> Any:
+        built.append(f"{chosen.model.latents} {chosen.estimator.name}")
+        if chosen.model.latents == latents:
+            raise error
+        return original(chosen, *others)
+
+    monkeypatch.setattr(training, "build", build)
+    return built
+
+
+def test_a_failing_cell_stops_no_other_and_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as broken:
+        fail_for(broken, "2x2", RuntimeError("no memory"))
+        assert main(["train", "-m", *SWEEP]) == 1
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    states = {run.path.name.split("-")[2]: run.status for run in runs_of(SWEEP)}
+    assert states == {"2x2": "failed", "3x2": "done"}
+    failed = [run for run in runs_of(SWEEP) if run.status == "failed"]
+    for run in failed:
+        assert f"argmax-vae: failed: {run.path}: RuntimeError: no memory" in err.splitlines()
+        error = (run.path / "error.txt").read_text(encoding="utf-8")
+        assert error.startswith("Traceback (most recent call last):")
+        assert "RuntimeError: no memory" in error
+        assert not (run.path / "done.json").exists()
+
+    with monkeypatch.context() as watched:
+        built = fail_for(watched, "none", RuntimeError())
+        assert main(["train", "-m", *SWEEP]) == 0
+        assert sorted(built) == ["2x2 direct", "2x2 gumbel_softmax"]
+    assert {run.status for run in runs_of(SWEEP)} == {"done"}
+    assert not any((run.path / "error.txt").exists() for run in failed)
+    assert len(scan(Path("runs"))) == 4
+
+
+def test_ctrl_c_stops_a_sweep_and_the_same_command_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = (*TINY, "runtime.checkpoint_every=1", "seeds=[0],[1]")
+    with monkeypatch.context() as interrupted:
+        raise_after(interrupted, 1, KeyboardInterrupt())
+        assert main(["train", "-m", *overrides]) == 130
+    assert "argmax-vae: interrupted" in capsys.readouterr().err
+    assert sorted(run.status for run in runs_of(overrides)) == ["interrupted", "missing"]
+    assert main(["train", "-m", *overrides]) == 0
+    assert [run.status for run in runs_of(overrides)] == ["done", "done"]
+
+
+def test_a_usage_error_of_one_cell_is_a_line_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = (*TINY, "seeds=[0],[1]")
+    first, second = runs_of(overrides)
+    first.path.mkdir(parents=True)
+    first.checkpoint.write_bytes(b"garbage")
+    assert main(["train", "-m", *overrides]) == 1
+    err = capsys.readouterr().err
+    assert f"argmax-vae: {first.checkpoint} is damaged" in err
+    assert "Traceback" not in err
+    assert second.status == "done"
+
+
+def test_reproduce_writes_rows_of_record_and_the_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], empty_directory: Path
+) -> None:
+    paper = config.config_directory().parent / "results" / "paper"
+    (empty_directory / "results").mkdir()
+    (empty_directory / "results" / "paper").symlink_to(paper)
+    small = [word for word in TINY if not word.startswith("model.")]
+    chosen = [
+        "reproduce",
+        "section61",
+        *small,
+        "model.latents=3x2,1x8",
+        "experiment=written_direct",
+        "seeds=[0,1]",
+    ]
+    assert main([*chosen, "--dry-run"]) == 0
+    before = capsys.readouterr().out.splitlines()
+    assert len(before) == 2
+    assert not (empty_directory / "runs").exists()
+    assert main(chosen) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[:2] == before
+    assert all(Path(line).is_file() for line in out[2:])
+    assert {Path(line).suffix for line in out[2:]} == {".svg", ".md", ".tex", ".csv"}
+
+    frame = pd.read_csv("results/runs.csv")
+    assert len(frame) == 4
+    assert set(frame["table"]) == {"section61"}
+    assert set(frame["protocol"]) == {"as written"}
+    curves = pd.read_csv("results/curves.csv")
+    assert len(curves) == 2 * 2 * 2
+    assert main(["report", "section61", "--check"]) == 0
+    assert main(["report", "section61", "--format", "csv"]) == 0
+    printed = capsys.readouterr().out
+    assert printed == Path("results/section61.csv").read_text(encoding="utf-8")
+
+    def never(*arguments: Any) -> Any:
+        raise AssertionError("a finished run was trained again")
+
+    monkeypatch.setattr(training, "fit", never)
+    assert main(chosen) == 0
+    assert capsys.readouterr().out.splitlines()[0].startswith("done")
+    pd.testing.assert_frame_equal(pd.read_csv("results/runs.csv"), frame)
+
+    listed = sweep.missing("section61", Path("runs"))
+    assert len(listed) == len(config.cells("section61", []))
+
+
+def test_finished_cells_are_collected_from_another_directory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], empty_directory: Path
+) -> None:
+    overrides = [*TINY, "table=tiny", "seeds=[0],[1]", "paths.runs=elsewhere"]
+    assert main(["train", *[word.replace("[0],[1]", "[0]") for word in overrides]]) == 0
+    monkeypatch.setattr(sweep, "cells", lambda table, others: config.cells("train", overrides))
+    assert main(["runs", "--collect", "tiny", "--runs", "elsewhere", "--results", "gathered"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert list(pd.read_csv("gathered/runs.csv")["seed"]) == [0]
+    assert main(["runs", "--collect", "tiny", "--runs", "nowhere"]) == 2
+    assert "no cell of tiny is finished in nowhere" in capsys.readouterr().err
+    assert not Path("nowhere").exists()

@@ -1,0 +1,255 @@
+"""Trackers: what they keep is read back from what they wrote."""
+
+import json
+import math
+import struct
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from argmax_vae import tracking
+from argmax_vae.errors import UsageError
+from argmax_vae.tracking import TRACKERS, Pictures, RunLabels, TrackerConfig, open_tracker, summarise
+from helpers import metrics, seeds, train
+
+ROWS = [
+    {"epoch": 5, "seed": 0, "validation_bound": 100.0, "epsilon": 0.5},
+    {"epoch": 5, "seed": 1, "validation_bound": 104.0, "epsilon": 0.5},
+    {"epoch": 5, "seed": 2, "validation_bound": 102.0, "epsilon": 0.5},
+]
+FINAL = [{"seed": seed, "status": "done", "test_bound": 100.5 + seed} for seed in range(3)]
+PICTURES = Pictures(np.linspace(0, 1, 64).reshape(8, 8), np.linspace(1, 0, 32).reshape(4, 8))
+
+
+def labels(directory: Path) -> RunLabels:
+    config = {"seeds": [0, 1, 2], "model": {"latents": "20x2"}}
+    return RunLabels("20x2 direct", "figure2", ("mnist", "as written"), config, directory)
+
+
+def later(rows: list[dict[str, Any]], epoch: int, **values: float) -> list[dict[str, Any]]:
+    return [{**row, "epoch": epoch, **values} for row in rows]
+
+
+def test_the_summary_is_mean_and_student_interval() -> None:
+    summary = summarise(ROWS)
+    half = stats.t.ppf(0.975, 2) * 2 / math.sqrt(3)
+    assert summary["epoch"] == 5
+    assert summary["validation_bound"] == pytest.approx(102, abs=1e-12)
+    assert summary["validation_bound_low"] == pytest.approx(102 - half, abs=1e-9)
+    assert summary["validation_bound_high"] == pytest.approx(102 + half, abs=1e-9)
+    assert "seed" not in summary
+
+
+def test_the_summary_leaves_out_what_is_not_finite() -> None:
+    rows = [{**ROWS[0], "validation_bound": math.nan}, *ROWS[1:]]
+    assert summarise(rows)["validation_bound"] == pytest.approx(103, abs=1e-12)
+    assert "validation_bound" not in summarise(later(ROWS, 5, validation_bound=math.inf))
+    assert "validation_bound_low" not in summarise(ROWS[:1])
+
+
+@pytest.mark.parametrize("name", ["none", "csv", "tensorboard"])
+def test_every_local_tracker_takes_a_whole_run(name: str, tmp_path: Path) -> None:
+    tracker = open_tracker(TrackerConfig(name), labels(tmp_path))
+    tracker.log(ROWS)
+    tracker.finish(FINAL, PICTURES)
+    tracker.close()
+    assert bool(list(tmp_path.iterdir())) == (name != "none")
+
+
+def test_no_tracker_runs_beside_the_files_of_record(tmp_path: Path) -> None:
+    run = train(tmp_path, "tracker=none")
+    assert not {"tracker.csv", "wandb", "tensorboard"} & {entry.name for entry in run.path.iterdir()}
+
+
+def test_csv_keeps_columns_when_metrics_come_and_go(tmp_path: Path) -> None:
+    tracker = open_tracker(TrackerConfig("csv"), labels(tmp_path))
+    tracker.log(ROWS)
+    tracker.log([{**ROWS[0], "epoch": 10}, *later(ROWS[1:], 10, validation_bound=math.nan)])
+    tracker.log(later(ROWS, 15, validation_kl=3.0))
+    frame = pd.read_csv(tmp_path / "tracker.csv").set_index("epoch")
+    assert list(frame["validation_bound"]) == pytest.approx([102, 100, 102])
+    assert list(frame["validation_bound_low"].isna()) == [False, True, False]
+    assert list(frame["epsilon"]) == [0.5, 0.5, 0.5]
+    assert list(frame["validation_kl"].isna()) == [True, True, False]
+
+
+def test_csv_of_a_run_that_goes_on_has_every_epoch_once(tmp_path: Path) -> None:
+    first = open_tracker(TrackerConfig("csv"), labels(tmp_path))
+    for epoch in (5, 10, 15):
+        first.log(later(ROWS, epoch, epsilon=0.1))
+    second = open_tracker(TrackerConfig("csv"), labels(tmp_path))
+    second.log(later(ROWS, 10, epsilon=0.2))
+    frame = pd.read_csv(tmp_path / "tracker.csv")
+    assert list(frame["epoch"]) == [5, 10]
+    assert list(frame["epsilon"]) == pytest.approx([0.1, 0.2])
+
+
+def test_tensorboard_events_hold_curves_and_pictures(tmp_path: Path) -> None:
+    run = train(tmp_path, "tracker=tensorboard", "seeds=[0,1]")
+    assert run.status == "done", run.reason
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        events = EventAccumulator(str(run.path / "tensorboard"))
+        events.Reload()
+    expected = metrics(run).groupby("epoch")["validation_bound"].mean()
+    found = events.Scalars("validation_bound")
+    assert [point.step for point in found] == list(expected.index)
+    assert [point.value for point in found] == pytest.approx(list(expected), rel=1e-6)
+    assert {"validation_bound_low", "validation_bound_high", "test_kl", "epsilon"} <= set(events.Tags()["scalars"])
+    assert set(events.Tags()["images"]) == {"samples", "reconstructions"}
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"tracker\.name=mlflow must be one of none, csv"):
+        TrackerConfig("mlflow")
+    with pytest.raises(UsageError, match=r"tracker\.mode=cloud"):
+        TrackerConfig(mode="cloud")
+
+
+def test_a_tracker_that_cannot_start_says_what_to_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(config: TrackerConfig, run: RunLabels) -> Any:
+        raise RuntimeError("api_key not configured\nsecond line")
+
+    monkeypatch.setitem(tracking.TRACKERS, "wandb", broken)
+    with pytest.raises(UsageError, match="api_key not configured; use tracker=csv") as caught:
+        open_tracker(TrackerConfig("wandb"), labels(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_every_tracker_is_tested() -> None:
+    assert set(TRACKERS) == {"none", "csv", "tensorboard", "wandb"}
+
+
+@pytest.fixture
+def quiet_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """wandb as a user without account and network has it, writing nothing outside the test's directory."""
+    for name, value in {
+        "WANDB_MODE": "offline",
+        "WANDB_SILENT": "true",
+        "WANDB_CONSOLE": "off",
+        "WANDB_DISABLE_GIT": "true",
+        "WANDB_DISABLE_CODE": "true",
+        "WANDB_ERROR_REPORTING": "false",
+        "WANDB_X_DISABLE_STATS": "true",
+        "WANDB_CACHE_DIR": str(tmp_path / "cache"),
+        "WANDB_CONFIG_DIR": str(tmp_path / "config"),
+        "WANDB_DATA_DIR": str(tmp_path / "data"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    yield
+    import wandb
+
+    wandb.teardown()
+
+
+def records_of(log: Path) -> list[Any]:
+    """The records of an offline run: protocol buffers in a LevelDB log (32 KiB blocks) after 7 bytes of header.
+
+    Each piece has a checksum (4 bytes), a length (2) and a type (1): whole, first, middle or last.
+    """
+    from wandb.proto import wandb_internal_pb2
+
+    content, position, pieces, records = log.read_bytes(), 7, b"", []
+    assert content[:4] == b":W&B"
+    while position + 7 <= len(content):
+        left = 32768 - position % 32768
+        if left < 7:
+            position += left
+            continue
+        length, kind = struct.unpack("<HB", content[position + 4 : position + 7])
+        pieces += content[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(pieces)
+            records.append(record)
+            pieces = b""
+    return records
+
+
+def items_of(items: Any) -> dict[str, Any]:
+    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
+@pytest.mark.usefixtures("quiet_wandb")
+def test_wandb_mirrors_a_run_offline(tmp_path: Path) -> None:
+    import wandb
+
+    run = train(
+        tmp_path / "runs",
+        "tracker=wandb",
+        "tracker.per_seed=true",
+        "tracker.project=mine",
+        "seeds=[4,6]",
+        "table=figure2",
+    )
+    assert run.status == "done", (run.path / "error.txt").read_text()
+    wandb.teardown()
+    (log,) = run.path.glob("wandb/offline-run-*/*.wandb")
+    records = records_of(log)
+
+    (start,) = [record.run for record in records if record.WhichOneof("record_type") == "run"]
+    assert (start.project, start.run_group, start.job_type) == ("mine", "figure2", "train")
+    assert start.run_id == run.path.name.rsplit("-", 1)[1]
+    assert "digits" in start.tags
+    config = {item.key: json.loads(item.value_json) for item in start.config.update}
+    plain = run.config()
+    assert config["model"] == plain["model"]
+    assert config["seeds"] == [4, 6]
+
+    history = [items_of(record.history.item) for record in records if record.WhichOneof("record_type") == "history"]
+    curves = metrics(run)
+    logged = [line for line in history if "validation_bound" in line]
+    assert [line["epoch"] for line in logged] == [1, 2]
+    for line in logged:
+        values = curves[curves["epoch"] == line["epoch"]].set_index("seed")["validation_bound"]
+        assert line["validation_bound"] == pytest.approx(values.mean(), rel=1e-9)
+        assert line["validation_bound_low"] < values.min()
+        assert line["validation_bound_high"] > values.max()
+        assert line["seed 4/validation_bound"] == pytest.approx(values[4], rel=1e-9)
+        assert line["seed 6/validation_bound"] == pytest.approx(values[6], rel=1e-9)
+
+    (last,) = [line for line in history if line.get("seeds/_type") == "table-file"]
+    table = json.loads((log.parent / "files" / last["seeds/path"]).read_text())
+    frame = pd.DataFrame(table["data"], columns=table["columns"])
+    assert list(frame["seed"]) == [4, 6]
+    assert list(frame["test_bound"]) == pytest.approx(list(seeds(run)["test_bound"]), rel=1e-9)
+    for name, shape in (("samples", (46, 91)), ("reconstructions", (19, 91))):
+        assert (last[f"{name}/height"], last[f"{name}/width"]) == shape
+        assert (log.parent / "files" / last[f"{name}/path"]).is_file()
+
+    defined = {record.metric.name: record.metric for record in records if record.WhichOneof("record_type") == "metric"}
+    assert defined["validation_bound"].step_metric == "epoch"
+    assert any(record.WhichOneof("record_type") == "exit" for record in records)
+
+
+class BrokenTracker:
+    """Starts, then fails at everything."""
+
+    def log(self, rows: object) -> None:
+        raise OSError("disk full\nand more")
+
+    def finish(self, rows: object, pictures: object) -> None:
+        raise AssertionError("called after it failed")
+
+    def close(self) -> None:
+        raise AssertionError("called after it failed")
+
+
+def test_a_tracker_that_fails_is_left_behind_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    tracker = tracking.ForgivingTracker(BrokenTracker())
+    tracker.log([{"epoch": 1, "seed": 0}])
+    tracker.finish([], tracking.Pictures(np.zeros((1, 1)), np.zeros((1, 1))))
+    tracker.close()
+    assert capsys.readouterr().err.splitlines() == [
+        "argmax-vae: tracker stopped, the run goes on without it: disk full"
+    ]
