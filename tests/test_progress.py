@@ -31,15 +31,16 @@ class Terminal:
         pass
 
 
-def test_off_a_terminal_the_first_and_the_last_epoch_are_told(
+def test_off_a_terminal_the_path_the_first_and_the_last_epoch_are_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 1e9)
     monkeypatch.setattr(progress.time, "monotonic", iter(range(2_000_000_000, 2_100_000_000)).__next__)
     run = train(tmp_path, "trainer.epochs=4")
     out, err = capsys.readouterr()
-    lines = err.splitlines()
+    path, *lines = err.splitlines()
     assert out == ""
+    assert re.fullmatch(rf"{run.path.name} on cpu: candidates: [a-z ]+; eager; step by step", path)
     assert [line.split(",")[0] for line in lines] == [f"{run.path.name} epoch {epoch}/4" for epoch in (1, 4)]
     for line in lines:
         told = rf", train bound {NUMBER}, validation bound {NUMBER}, KL {NUMBER}, ε {NUMBER}, \d+ steps/s, "
@@ -59,7 +60,7 @@ def test_a_terminal_has_one_line_that_is_rewritten(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("sys.stderr", terminal)
     train(tmp_path, "trainer.epochs=3")
     assert terminal.text.count("\r\033[K") == 3
-    assert terminal.text.count("\n") == 1
+    assert terminal.text.count("\n") == 2
     assert terminal.text.endswith("0 s left\n")
 
 

@@ -13,9 +13,19 @@
 
 namespace {
 
+// Vectors as wide as the processor's registers, and as many values at once as keep their sums in registers.
+#ifdef __AVX512F__
 constexpr int lanes = 16;
-constexpr int unroll = 2 * lanes;
 constexpr int largest_block = 8;
+#elif defined(__AVX__)
+constexpr int lanes = 8;
+constexpr int largest_block = 4;
+#else
+constexpr int lanes = 4;
+constexpr int largest_block = 4;
+#endif
+constexpr int unroll = 2 * lanes;
+constexpr int padding = 2 * unroll;
 constexpr float largest_product = 4.7e18f;  // e^43: two factors and a mantissa stay below the largest float32
 constexpr float largest_weight = 20.0f;
 constexpr float largest_output = 60.0f;
@@ -31,55 +41,64 @@ inline Floats load(const float* from) {
 
 inline float softplus(float t) { return std::max(t, 0.0f) + std::log1p(std::exp(-std::fabs(t))); }
 
-template <int block>
+// Values j of one block at once. The pixels are cut into `parts`, so that a small block too has enough independent
+// chains of operations to keep the processor busy.
+template <int block, int parts>
 void log_products(const float* u, const float* changes, int64_t padded, float* sums) {
-  Floats product[block];
-  Integers exponent[block];
-  for (int j = 0; j < block; j++) {
-    product[j] = Floats{} + 1.0f;
-    exponent[j] = Integers{};
-  }
-  for (int64_t d = 0; d < padded; d += unroll) {
-    const Floats first = load(u + d), second = load(u + d + lanes);
-    for (int j = 0; j < block; j++) {
-      const float* change = changes + j * padded + d;
-      Floats both = product[j] * (1.0f + first * load(change));
-      both = both * (1.0f + second * load(change + lanes));
-      Integers bits;
-      std::memcpy(&bits, &both, sizeof bits);
-      exponent[j] += bits >> 23;
-      bits = (bits & 0x007fffff) | 0x3f800000;
-      std::memcpy(&product[j], &bits, sizeof bits);
+  Floats product[block][parts];
+  Integers exponent[block][parts];
+  for (int j = 0; j < block; j++)
+    for (int part = 0; part < parts; part++) {
+      product[j][part] = Floats{} + 1.0f;
+      exponent[j][part] = Integers{};
     }
-  }
+  for (int64_t d = 0; d < padded; d += parts * unroll)
+    for (int part = 0; part < parts; part++) {
+      const int64_t at = d + part * unroll;
+      const Floats first = load(u + at), second = load(u + at + lanes);
+      for (int j = 0; j < block; j++) {
+        const float* change = changes + j * padded + at;
+        Floats both = product[j][part] * (1.0f + first * load(change));
+        both = both * (1.0f + second * load(change + lanes));
+        Integers bits;
+        std::memcpy(&bits, &both, sizeof bits);
+        exponent[j][part] += bits >> 23;
+        bits = (bits & 0x007fffff) | 0x3f800000;
+        std::memcpy(&product[j][part], &bits, sizeof bits);
+      }
+    }
   const int64_t bias = 127 * lanes * (padded / unroll);
   for (int j = 0; j < block; j++) {
     double mantissas = 1.0;
     int64_t total = -bias;
-    for (int lane = 0; lane < lanes; lane++) {
-      mantissas *= product[j][lane];
-      total += exponent[j][lane];
-    }
+    for (int part = 0; part < parts; part++)
+      for (int lane = 0; lane < lanes; lane++) {
+        mantissas *= product[j][part][lane];
+        total += exponent[j][part][lane];
+      }
     sums[j] = static_cast<float>(std::log(mantissas) + total * 0.6931471805599453);
   }
 }
 
-// Largest of a multiple of `lanes` non-negative numbers.
+// Largest of a multiple of `padding` non-negative numbers.
 float largest_of(const float* from, int64_t size) {
-  Floats most = Floats{};
-  for (int64_t d = 0; d < size; d += lanes) {
-    const Floats next = load(from + d);
-    most = next > most ? next : most;
-  }
+  Floats most[padding / lanes] = {};
+  for (int64_t d = 0; d < size; d += padding)
+    for (int part = 0; part < padding / lanes; part++) {
+      const Floats next = load(from + d + part * lanes);
+      most[part] = next > most[part] ? next : most[part];
+    }
   float largest = 0.0f;
-  for (int lane = 0; lane < lanes; lane++) largest = std::max(largest, most[lane]);
+  for (const Floats& part : most)
+    for (int lane = 0; lane < lanes; lane++) largest = std::max(largest, part[lane]);
   return largest;
 }
 
 typedef void (*Kernel)(const float*, const float*, int64_t, float*);
-const Kernel kernels[largest_block + 1] = {nullptr,         log_products<1>, log_products<2>,
-                                           log_products<3>, log_products<4>, log_products<5>,
-                                           log_products<6>, log_products<7>, log_products<8>};
+const Kernel kernels[] = {nullptr,
+                          log_products<1, 2>, log_products<2, 2>, log_products<3, 1>, log_products<4, 1>,
+                          log_products<5, 1>, log_products<6, 1>, log_products<7, 1>, log_products<8, 1>};
+static_assert(largest_block < sizeof kernels / sizeof kernels[0], "a kernel for every size of block");
 
 struct Shape {
   int64_t rows, n, k, pixels, padded;
@@ -133,7 +152,7 @@ extern "C" void softplus_sums(const float* outputs, const float* weight, const f
                               const float* weight_exponentials, const float* largest, const float* weight_sizes,
                               const int64_t* values, float* sums, int64_t seeds, int64_t rows, int64_t n, int64_t k,
                               int64_t pixels, int threads) {
-  const Shape shape{rows, n, k, pixels, (pixels + unroll - 1) / unroll * unroll};
+  const Shape shape{rows, n, k, pixels, (pixels + padding - 1) / padding * padding};
 #pragma omp parallel for collapse(2) num_threads(threads)
   for (int64_t seed = 0; seed < seeds; seed++)
     for (int64_t latent = 0; latent < n; latent++) {
