@@ -264,10 +264,9 @@ class DiscreteVAE(pl.LightningModule):
         return noise
 
     def terms(
-        self, indices: Int64[Tensor, "seeds batch"], noise: Noise, steps_done: Int64[Tensor, ""]
+        self, images: Float[Tensor, "seeds batch pixels"], noise: Noise, steps_done: Int64[Tensor, ""]
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "seeds"], dict[str, Tensor]]:
         """The objective of a step summed over seeds, the training bound of each seed, and the estimator's metrics."""
-        images = prepare(self.train_pixels[indices], self.binarization, noise.get("pixels"))
         logits = self.networks.encode(images)
         loss = Reconstruction(self.networks, images, self.candidates)
         terms = objective.training_terms(self.objective_config, self.estimator, logits, loss, noise, steps_done)
@@ -275,7 +274,8 @@ class DiscreteVAE(pl.LightningModule):
 
     def step(self, indices: Int64[Tensor, "seeds batch"], noise: Noise) -> Float[Tensor, "seeds"]:
         """One step of every seed; returns the training bound of each, in nats per image."""
-        objective_sum, bound, self.last_metrics = self.compiled_terms(indices, noise, self.steps_done)
+        images = prepare(self.train_pixels[indices], self.binarization, noise.get("pixels"))
+        objective_sum, bound, self.last_metrics = self.compiled_terms(images, noise, self.steps_done)
         self.optimizer.zero_grad(set_to_none=True)
         objective_sum.backward()
         self.optimizer.step()
