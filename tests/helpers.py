@@ -1,6 +1,8 @@
 """Small runs on the bundled 8x8 digits, and how to compare them."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -8,6 +10,8 @@ import pytorch_lightning as pl
 
 from argmax_vae import config, training
 from argmax_vae.config import Cell
+from argmax_vae.errors import UsageError
+from argmax_vae.estimators import ESTIMATORS, Estimator
 from argmax_vae.modules import DiscreteVAE
 from argmax_vae.runs import RunDirectory
 
@@ -23,6 +27,21 @@ TINY = (
     "trainer.batch=200",
 )
 TIME_COLUMNS = ["seconds", "steps_per_second"]
+
+
+def latents(name: str, n: int = 2, k: int = 3) -> tuple[int, int]:
+    """(n, k), with k = 2 for an estimator of binary latents."""
+    try:
+        ESTIMATORS[name].config_class().validate_latents(n, k)
+    except UsageError:
+        return n, 2
+    return n, k
+
+
+def ready(name: str, n: int, k: int, seeds: Sequence[int] | None = None, **choices: Any) -> Estimator:
+    """An estimator for latents n × k, with default choices but those given."""
+    estimator = ESTIMATORS[name]
+    return estimator(estimator.config_class(**choices)).prepare(n, k, seeds)
 
 
 def cell(runs: Path, *overrides: str) -> Cell:

@@ -27,6 +27,7 @@ from argmax_vae.randomness import PlainNoise, SeedNoise
 from argmax_vae.reconstruction import Reconstruction
 from argmax_vae.schedules import Constant
 from chance import FALSE_ALARM, mean_p_value
+from helpers import latents, ready
 from tabular import TabularLoss, code_probabilities, expected_loss
 
 STEP = torch.tensor(0)
@@ -71,8 +72,9 @@ def test_terms_with_the_exact_estimator(kl: str, n: int, k: int, generator: torc
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_analytic_adds_the_gradient_of_the_kl_term(name: str, generator: torch.Generator) -> None:
     """With the same noise, for every estimator."""
-    logits, loss = problem(2, 3, generator)
-    estimator = ESTIMATORS[name](ESTIMATORS[name].config_class())
+    n, k = latents(name)
+    logits, loss = problem(n, k, generator)
+    estimator = ready(name, n, k)
     noise = estimator.noise(tuple(logits.shape), PlainNoise(generator, torch.float64))
     without, with_kl = (
         training_terms(ObjectiveConfig(kl=kl), estimator, logits, loss, noise, STEP) for kl in ("none", "analytic")
@@ -250,10 +252,11 @@ def test_training_reports_estimate_the_loss_the_estimator_sees(name: str, kl: st
 
     For relaxed codes it is the mean of the table's multilinear extension at the samples.
     """
-    table = TabularLoss(torch.randn(9, generator=generator, dtype=torch.float64), 2, 3)
-    single = torch.randn(2, 3, generator=generator, dtype=torch.float64)
-    logits = single.expand(20_000, 2, 3).clone().requires_grad_()
-    estimator = ESTIMATORS[name](ESTIMATORS[name].config_class())
+    n, k = latents(name)
+    table = TabularLoss(torch.randn(k**n, generator=generator, dtype=torch.float64), n, k)
+    single = torch.randn(n, k, generator=generator, dtype=torch.float64)
+    logits = single.expand(20_000, n, k).clone().requires_grad_()
+    estimator = ready(name, n, k)
     noise = estimator.noise(tuple(logits.shape), PlainNoise(generator, torch.float64))
     terms = training_terms(ObjectiveConfig(kl=kl), estimator, logits, table, noise, STEP)
     torch.testing.assert_close(terms.kl, kl_to_uniform(logits).detach())

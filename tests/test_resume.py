@@ -21,7 +21,15 @@ from helpers import TINY, cell, metrics, raise_after, same_numbers, train
 FOUR = ("trainer.epochs=4", "seeds=[3,5]", "runtime.checkpoint_every=1")
 
 
-@pytest.mark.parametrize("overrides", [(), ("estimator=gumbel_softmax", "data.binarization=dynamic")])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("estimator=gumbel_softmax", "data.binarization=dynamic"),
+        ("estimator=relax",),
+        ("estimator=reinforce", "estimator.baseline=moving_average"),
+    ],
+)
 @pytest.mark.parametrize("stop", [1, 3])
 def test_interrupted_and_resumed_equals_uninterrupted(
     stop: int, overrides: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -46,6 +46,10 @@ def parser() -> argparse.ArgumentParser:
         help="trainer.*, runtime.* and paths.* keys, such as trainer.final_samples=1000",
     )
 
+    gradients = add(verbs, "gradients", "measure every estimator's gradient on a trained model", GRADIENTS_EXAMPLES)
+    gradients.add_argument("target", metavar="RUN_OR_CONFIG", help="directory of a run, or primary config to train")
+    gradients.add_argument("overrides", nargs="*", help="such as laboratory.repeats=100; any key for a config")
+
     runs = add(verbs, "runs", "list runs and their state", RUNS_EXAMPLES)
     runs.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="directory of the runs")
     only = runs.add_mutually_exclusive_group()
@@ -57,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     runs.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="files of record")
 
     report = add(verbs, "report", "write or check a table from results/runs.csv", REPORT_EXAMPLES)
-    report.add_argument("table", help="figure2 or section61")
+    report.add_argument("table", help="figure1, figure2 or section61")
     report.add_argument("--format", choices=["md", "tex", "csv"], help="print the table instead of writing files")
     report.add_argument("--check", action="store_true", help="compare the written table with a regenerated one")
     report.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="files of record")
@@ -98,6 +102,11 @@ EVALUATE_EXAMPLES = """\
   argmax-vae evaluate runs/mnist-linear-20x10-direct-kl_none-0123456789
   argmax-vae evaluate runs/mnist-linear-20x10-direct-kl_none-0123456789 trainer.importance_samples=100
 """
+GRADIENTS_EXAMPLES = """\
+  argmax-vae gradients figure1
+  argmax-vae gradients runs/mnist-linear-20x10-direct-kl_none-0123456789 laboratory.images=20
+  argmax-vae gradients train data=digits model.latents=2x4 trainer.epochs=20 laboratory.repeats=100
+"""
 RUNS_EXAMPLES = """\
   argmax-vae runs
   argmax-vae runs --failed
@@ -123,6 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
             "train": train_verb,
             "reproduce": reproduce_verb,
             "evaluate": evaluate_verb,
+            "gradients": gradients_verb,
             "runs": runs_verb,
             "report": report_verb,
             "bench": bench_verb,
@@ -147,7 +157,12 @@ def train_verb(given: argparse.Namespace) -> int:
 
 def reproduce_verb(given: argparse.Namespace) -> int:
     from argmax_vae import sweep
+    from argmax_vae.report.laboratory import FIGURES
 
+    if given.table in FIGURES and not given.dry_run:
+        from argmax_vae.laboratory import measure_gradients
+
+        return measure_gradients(given.table, given.overrides)
     return sweep.reproduce(given.table, given.overrides, given.dry_run)
 
 
@@ -156,6 +171,12 @@ def evaluate_verb(given: argparse.Namespace) -> int:
 
     print(evaluate_run(given.run, given.overrides).to_string(index=False))
     return DONE
+
+
+def gradients_verb(given: argparse.Namespace) -> int:
+    from argmax_vae.laboratory import measure_gradients
+
+    return measure_gradients(given.target, given.overrides)
 
 
 def runs_verb(given: argparse.Namespace) -> int:
@@ -186,8 +207,10 @@ def runs_verb(given: argparse.Namespace) -> int:
 
 
 def report_verb(given: argparse.Namespace) -> int:
-    from argmax_vae.report import tables
+    from argmax_vae.report import laboratory, tables
 
+    if given.table in laboratory.FIGURES:
+        return report_gradients(given)
     if given.check:
         differences = tables.check(given.table, given.results)
         for line in differences:
@@ -197,6 +220,22 @@ def report_verb(given: argparse.Namespace) -> int:
         print(tables.rendered(given.table, given.results, given.format), end="")
         return DONE
     for path in tables.write(given.table, given.results):
+        print(path)
+    return DONE
+
+
+def report_gradients(given: argparse.Namespace) -> int:
+    from argmax_vae.report import laboratory
+
+    if given.check:
+        differences = laboratory.check(given.table, given.results)
+        for line in differences:
+            print(line, file=sys.stderr)
+        return SOME_FAILED if differences else DONE
+    if given.format:
+        print(laboratory.rendered(given.table, given.results, given.format), end="")
+        return DONE
+    for path in laboratory.write(given.table, given.results):
         print(path)
     return DONE
 

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from argmax_vae.data import BINARIZATIONS, DATASETS
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS, EstimatorConfig
+from argmax_vae.gradients import LaboratoryConfig
 from argmax_vae.modules import ModelConfig, OptimConfig, RuntimeConfig, TrainerConfig, require
 from argmax_vae.objective import ObjectiveConfig
 from argmax_vae.schedules import SCHEDULES, Schedule
@@ -54,8 +55,8 @@ class PathsConfig:
 class Config:
     """One run: S seeds of one model, trained by one estimator on one objective.
 
-    `table` and `protocol` say where the run belongs, and `chosen` holds values found on validation, by latents, for
-    other keys to refer to; these are no part of the run's identity.
+    `table` and `protocol` say where the run belongs, `chosen` holds values found on validation, by latents, for other
+    keys to refer to, and `laboratory` what is measured afterwards; these are no part of the run's identity.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -67,6 +68,7 @@ class Config:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
+    laboratory: LaboratoryConfig = field(default_factory=LaboratoryConfig)
     seeds: list[int] = field(default_factory=lambda: [0])
     table: str = ""
     protocol: str = ""
@@ -161,7 +163,8 @@ def from_plain(plain: dict[str, Any]) -> Config:
         values = dict(plain)
         for section in fields(Config):
             if isinstance(section.type, type) and is_dataclass(section.type) and section.name != "estimator":
-                values[section.name] = section.type(**plain[section.name])
+                known = plain[section.name] if section.name != "laboratory" else plain.get("laboratory", {})
+                values[section.name] = section.type(**known)
         estimator: dict[str, Any] = {
             name: SCHEDULES[value["name"]](**value) if isinstance(value, dict) else value
             for name, value in plain["estimator"].items()

@@ -101,6 +101,42 @@ def binary_logits(logits: Float[Tensor, "*batch n 2"]) -> Float[Tensor, "*batch 
     return logits[..., 1] - logits[..., 0]
 
 
+def binary_codes(on: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n 2"]:
+    """The code (1 − b, b) of two-valued variables b, hard or relaxed."""
+    return torch.stack([1 - on, on], -1)
+
+
+def conditional_gumbel_scores(
+    logits: Float[Tensor, "*batch n k"],
+    codes: Float[Tensor, "*samples_batch n k"],
+    uniform: Float[Tensor, "*more_samples_batch n k"],
+) -> Float[Tensor, "*more_samples_batch n k"]:
+    """Scores z̃ = log q + γ given that their arg max is `codes`, differentiable in the logits.
+
+    With e = −log v: z̃_b = −log e_b for the largest, z̃_j = −log(e_j/q_j + e_b) for the others (Tucker et al. 2017,
+    appendix C; Paulus et al. 2020, Equation 9), computed from logarithms.
+    """
+    log_exponential = -gumbel_from_uniform(uniform)
+    of_largest = (log_exponential * codes).sum(-1, keepdim=True)
+    others = -torch.logaddexp(log_exponential - logits.log_softmax(-1), of_largest)
+    return torch.where(codes > 0, -of_largest, others)
+
+
+def conditional_logistic_scores(
+    logits: Float[Tensor, "*batch n"],
+    on: Float[Tensor, "*batch n"],
+    uniform: Float[Tensor, "*batch n"],
+) -> Float[Tensor, "*batch n"]:
+    """Scores z̃ = a + logistic noise of binary variables given b = [z̃ > 0], differentiable in the one logit a.
+
+    z̃ = log(v/((1 − v)(1 − p)) + 1) for b = 1 and −log(v/((1 − v)p) + 1) for b = 0, p = σ(a) (Tucker et al. 2017,
+    appendix B; Grathwohl et al. 2018, appendix B), written with softplus.
+    """
+    logistic = logistic_from_uniform(uniform)
+    above = F.softplus(logistic + F.softplus(logits))
+    return torch.where(on > 0, above, -F.softplus(logistic + F.softplus(-logits)))
+
+
 def logistic_log_density(
     scores: Float[Tensor, "*samples_batch n"],
     logits: Float[Tensor, "*batch n"],

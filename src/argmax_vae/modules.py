@@ -188,7 +188,7 @@ class DiscreteVAE(pl.LightningModule):
         )
         self.automatic_optimization = False
         self.binarization = binarization
-        self.estimator = estimator
+        self.estimator = estimator.prepare(model.n, model.k, seeds)
         self.objective_config = objective_config
         self.optim, self.trainer_config, self.runtime = optim, trainer_config, runtime
         self.seeds = seeds
@@ -196,7 +196,7 @@ class DiscreteVAE(pl.LightningModule):
         self.networks = Networks(pixels, model.n, model.k, model.hidden, seeds)
         self.best = copy.deepcopy(self.networks).requires_grad_(False)
         self.candidates = CandidateLosses(runtime.candidates)
-        self.compiled_terms = CompiledOrEager(self.terms) if runtime.compile else self.terms
+        self.compiled_terms = CompiledOrEager(self.terms) if runtime.compile and estimator.compiles else self.terms
         count = len(seeds)
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
         self.register_buffer("best_bound", torch.full((count,), math.inf, dtype=torch.float64))
@@ -234,7 +234,7 @@ class DiscreteVAE(pl.LightningModule):
         self.optimizer = optimizer
 
         def state() -> list[Tensor]:
-            kept = [*self.parameters(), self.steps_done]
+            kept = [*self.parameters(), *self.estimator.buffers(), self.steps_done]
             for values in optimizer.state.values():
                 kept += [value for value in values.values() if isinstance(value, Tensor)]
             return kept
@@ -265,20 +265,22 @@ class DiscreteVAE(pl.LightningModule):
 
     def terms(
         self, images: Float[Tensor, "seeds batch pixels"], noise: Noise, steps_done: Int64[Tensor, ""]
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, "seeds"], dict[str, Tensor]]:
-        """The objective of a step summed over seeds, the training bound of each seed, and the estimator's metrics."""
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "seeds"], Float[Tensor, "seeds batch"], dict[str, Tensor]]:
+        """A step's objective summed over seeds, the training bound of each seed, the estimator's losses and metrics."""
         logits = self.networks.encode(images)
         loss = Reconstruction(self.networks, images, self.candidates)
         terms = objective.training_terms(self.objective_config, self.estimator, logits, loss, noise, steps_done)
-        return terms.objective.mean(-1).sum(), (terms.reconstruction + terms.kl).mean(-1), terms.metrics
+        bound = (terms.reconstruction + terms.kl).mean(-1)
+        return terms.objective.mean(-1).sum(), bound, terms.seen, terms.metrics
 
     def step(self, indices: Int64[Tensor, "seeds batch"], noise: Noise) -> Float[Tensor, "seeds"]:
         """One step of every seed; returns the training bound of each, in nats per image."""
         images = prepare(self.train_pixels[indices], self.binarization, noise.get("pixels"))
-        objective_sum, bound, self.last_metrics = self.compiled_terms(images, noise, self.steps_done)
+        objective_sum, bound, seen, self.last_metrics = self.compiled_terms(images, noise, self.steps_done)
         self.optimizer.zero_grad(set_to_none=True)
         objective_sum.backward()
         self.optimizer.step()
+        self.estimator.observe(seen)
         self.steps_done += 1
         return bound
 

@@ -46,11 +46,15 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True)
 class Terms:
-    """A batch's objective to differentiate, and its reconstruction loss and analytic KL, detached; nats per image."""
+    """A batch's objective to differentiate, and its reconstruction loss and analytic KL, detached; nats per image.
+
+    `seen` is the loss that the estimator saw, which with a folded KL is more than the reconstruction.
+    """
 
     objective: Float[Tensor, "*leading"]
     reconstruction: Float[Tensor, "*leading"]
     kl: Float[Tensor, "*leading"]
+    seen: Float[Tensor, "*leading"]
     metrics: dict[str, Tensor]
 
 
@@ -76,7 +80,7 @@ def training_terms(
         objective = objective + relaxed_kl(
             estimate.relaxed_log_codes, logits, estimate.temperature, config.prior_temperature
         ).mean(0)
-    return Terms(objective, reconstruction, analytic.detach(), estimate.metrics)
+    return Terms(objective, reconstruction, analytic.detach(), estimate.loss, estimate.metrics)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PURPOSES = ("weights", "order", "noise", "binarization", "validation", "test", "final", "report")
+PURPOSES = (
+    "weights",
+    "order",
+    "noise",
+    "binarization",
+    "validation",
+    "test",
+    "final",
+    "report",
+    "estimator",
+    "reference",
+    "adaptation",
+)
 
 
 def stream_seed(seed: int, epoch: int, purpose: str) -> int:

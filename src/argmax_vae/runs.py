@@ -29,7 +29,7 @@ from argmax_vae import __version__
 from argmax_vae.errors import UsageError
 from argmax_vae.files import write_atomic, write_json, write_text
 
-NOT_IDENTITY = ("runtime", "tracker", "paths", "table", "protocol", "chosen")
+NOT_IDENTITY = ("runtime", "tracker", "paths", "table", "protocol", "chosen", "laboratory")
 
 
 def identity(plain: Mapping[str, Any]) -> str:

@@ -4,24 +4,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from argmax_vae.estimators import ESTIMATORS, Estimate, Estimator, EstimatorConfig
+from argmax_vae.estimators import ESTIMATORS, Estimate, EstimatorConfig
 from argmax_vae.networks import Networks
 from argmax_vae.objective import ObjectiveConfig, training_terms
 from argmax_vae.randomness import PlainNoise, SeedNoise
 from argmax_vae.reconstruction import Reconstruction
+from helpers import latents, ready
 from tabular import TabularLoss
 
 STEP = torch.tensor(1500)
 
 
-@pytest.fixture(params=ESTIMATORS)
-def estimator(request: pytest.FixtureRequest) -> Estimator:
-    chosen = ESTIMATORS[request.param]
-    return chosen(chosen.config_class())
-
-
-def estimate_of(estimator: Estimator, seeds: list[int], n: int = 2, k: int = 3) -> tuple[Estimate, Networks, Tensor]:
+def estimate_of(name: str, seeds: list[int], n: int = 2, k: int = 3) -> tuple[Estimate, Networks, Tensor]:
     """An estimate for five images of each seed, its networks, and the logits."""
+    n, k = latents(name, n, k)
+    estimator = ready(name, n, k, seeds)
     networks = Networks(12, n, k, [], seeds)
     images = torch.stack([torch.rand(5, 12, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
     logits = networks.encode(images.round())
@@ -40,15 +37,16 @@ def test_registered_under_its_own_name(name: str) -> None:
 
 
 @pytest.mark.parametrize(("n", "k"), [(1, 4), (2, 3)])
-def test_estimate(estimator: Estimator, n: int, k: int) -> None:
-    estimate, networks, logits = estimate_of(estimator, [3, 8], n, k)
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_estimate(name: str, n: int, k: int) -> None:
+    estimate, networks, logits = estimate_of(name, [3, 8], n, k)
     assert estimate.objective.shape == estimate.loss.shape == (2, 5)
     assert not estimate.loss.requires_grad
     assert torch.isfinite(estimate.loss).all()
     torch.testing.assert_close(estimate.objective.detach(), estimate.loss)
     assert all(metric.shape == () for metric in estimate.metrics.values())
     relaxed, temperature = estimate.relaxed_log_codes, estimate.temperature
-    assert (relaxed is not None) == (temperature is not None) == estimator.has_relaxed_codes
+    assert (relaxed is not None) == (temperature is not None) == ESTIMATORS[name].has_relaxed_codes
     if relaxed is not None and temperature is not None:
         assert relaxed.shape[1:] == logits.shape
         assert temperature.shape == ()
@@ -59,18 +57,20 @@ def test_estimate(estimator: Estimator, n: int, k: int) -> None:
         assert (parameter.grad != 0).any()
 
 
-def test_shifted_logits_change_nothing(estimator: Estimator) -> None:
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_shifted_logits_change_nothing(name: str) -> None:
     """q ignores a constant added to a variable's logits: gradients sum to zero over its values."""
-    estimate, _, logits = estimate_of(estimator, [3, 8])
+    estimate, _, logits = estimate_of(name, [3, 8])
     estimate.objective.sum().backward()
     torch.testing.assert_close(logits.grad.sum(-1), torch.zeros(2, 5, 2), atol=1e-4, rtol=0)
 
 
-def test_seeds_do_not_touch_each_other(estimator: Estimator) -> None:
-    together, networks, _ = estimate_of(estimator, [3, 8])
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_seeds_do_not_touch_each_other(name: str) -> None:
+    together, networks, _ = estimate_of(name, [3, 8])
     together.objective.sum().backward()
     for index, seed in enumerate([3, 8]):
-        alone, lone_networks, _ = estimate_of(estimator, [seed])
+        alone, lone_networks, _ = estimate_of(name, [seed])
         alone.objective.sum().backward()
         torch.testing.assert_close(together.loss[index], alone.loss[0])
         for many, one in zip(networks.parameters(), lone_networks.parameters(), strict=True):
@@ -78,9 +78,12 @@ def test_seeds_do_not_touch_each_other(estimator: Estimator) -> None:
 
 
 @pytest.mark.parametrize("leading", [(), (4,), (2, 3)])
-def test_any_leading_dimensions(estimator: Estimator, leading: tuple[int, ...], generator: torch.Generator) -> None:
-    logits = torch.randn(*leading, 2, 3, generator=generator, dtype=torch.float64, requires_grad=True)
-    loss = TabularLoss(torch.randn(*leading, 9, generator=generator, dtype=torch.float64), 2, 3)
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_any_leading_dimensions(name: str, leading: tuple[int, ...], generator: torch.Generator) -> None:
+    n, k = latents(name)
+    estimator = ready(name, n, k)
+    logits = torch.randn(*leading, n, k, generator=generator, dtype=torch.float64, requires_grad=True)
+    loss = TabularLoss(torch.randn(*leading, k**n, generator=generator, dtype=torch.float64), n, k)
     noise = estimator.noise(tuple(logits.shape), PlainNoise(generator, torch.float64))
     first, again = (estimator(logits, loss, noise, STEP) for _ in range(2))
     assert first.objective.shape == leading
@@ -90,11 +93,14 @@ def test_any_leading_dimensions(estimator: Estimator, leading: tuple[int, ...], 
     assert gradient.shape == logits.shape
 
 
-def test_same_objective_when_traced(estimator: Estimator) -> None:
+@pytest.mark.parametrize("name", [name for name, estimator in ESTIMATORS.items() if estimator.compiles])
+def test_same_objective_when_traced(name: str) -> None:
     """The whole training objective in one graph, as torch.compile records it, against the eager one."""
-    networks = Networks(12, 2, 3, [], [3, 8])
+    n, k = latents(name)
+    estimator = ready(name, n, k, [3, 8])
+    networks = Networks(12, n, k, [], [3, 8])
     images = torch.rand(2, 5, 12, generator=torch.Generator().manual_seed(0)).round()
-    noise = estimator.noise((2, 5, 2, 3), SeedNoise([3, 8], "cpu").restart(0, "noise"))
+    noise = estimator.noise((2, 5, n, k), SeedNoise([3, 8], "cpu").restart(0, "noise"))
     config = ObjectiveConfig()
 
     def objective(images: Tensor, noise: dict[str, Tensor], step: Tensor) -> Tensor:

@@ -1,14 +1,34 @@
 """Gradient estimators, one file each. ESTIMATORS is the list of those that exist; tests, demo and bench run over it."""
 
+from argmax_vae.estimators.arm import Arm
 from argmax_vae.estimators.base import Estimate, Estimator, EstimatorConfig
 from argmax_vae.estimators.direct import Direct
+from argmax_vae.estimators.direct_rao_blackwell import DirectRaoBlackwell
+from argmax_vae.estimators.disarm import DisArm
 from argmax_vae.estimators.exact import Exact
+from argmax_vae.estimators.gumbel_rao import GumbelRao
 from argmax_vae.estimators.gumbel_softmax import GumbelSoftmax
+from argmax_vae.estimators.local_expectation import LocalExpectation
+from argmax_vae.estimators.rebar import Rebar
+from argmax_vae.estimators.reinforce import Reinforce
+from argmax_vae.estimators.reinmax import ReinMax
+from argmax_vae.estimators.relax import Relax
+from argmax_vae.estimators.straight_through import StraightThrough
 
 ESTIMATORS: dict[str, type[Estimator]] = {
     "direct": Direct,
-    "exact": Exact,
+    "direct_rao_blackwell": DirectRaoBlackwell,
     "gumbel_softmax": GumbelSoftmax,
+    "straight_through": StraightThrough,
+    "gumbel_rao": GumbelRao,
+    "reinmax": ReinMax,
+    "rebar": Rebar,
+    "relax": Relax,
+    "reinforce": Reinforce,
+    "arm": Arm,
+    "disarm": DisArm,
+    "local_expectation": LocalExpectation,
+    "exact": Exact,
 }
 
 __all__ = ["ESTIMATORS", "Estimate", "Estimator", "EstimatorConfig"]

@@ -1,5 +1,6 @@
 """What every estimator is: it turns logits and a loss into an objective whose backward pass is its gradient."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -30,6 +31,11 @@ class EstimatorConfig:
         if value not in allowed:
             raise UsageError(f"estimator.{field_name}={value} must be one of {', '.join(allowed)}")
 
+    def require_binary(self, k: int) -> None:
+        """Raise UsageError unless k = 2."""
+        if k != 2:
+            raise UsageError(f"estimator={self.name} needs binary latents, k = 2; model.latents has k = {k}")
+
     def require_at_least(self, field_name: str, smallest: int) -> None:
         """Raise UsageError unless the field is at least `smallest`."""
         value = getattr(self, field_name)
@@ -54,14 +60,28 @@ class Estimate:
 
 
 class Estimator(nn.Module):
-    """A gradient estimator. Randomness is drawn by `noise` and used by `forward`, which is a pure function of it."""
+    """A gradient estimator. Randomness is drawn by `noise` and used by `forward`, which is a pure function of it.
+
+    `has_relaxed_codes`: its estimates carry relaxed codes; `compiles`: torch.compile can trace `forward`.
+    """
 
     config_class: ClassVar[type[EstimatorConfig]]
     has_relaxed_codes: ClassVar[bool] = False
+    compiles: ClassVar[bool] = True
 
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
+
+    def prepare(self, n: int, k: int, seeds: Sequence[int] | None = None) -> "Estimator":
+        """Make what is learned or remembered, once, before use; returns itself.
+
+        With `seeds`, logits are (seeds, batch, n, k) and every seed has its own; without, one serves all.
+        """
+        return self
+
+    def observe(self, loss: Float[Tensor, "*leading"]) -> None:
+        """Called after every training step with the losses that the estimator saw, for what is remembered."""
 
     def noise(self, shape: tuple[int, ...], source: NoiseSource) -> dict[str, Tensor]:
         """The random numbers of one step for logits of this shape (*leading, n, k)."""

@@ -1,0 +1,94 @@
+"""REINFORCE (Williams 1992), the score-function estimator, with three baselines.
+
+∇_φ E_q[θ(z)] = E_q[(θ(z) − b) ∇_φ log q(z)],  ∇_φ log q(z) = z − softmax(φ),
+
+averaged over M samples, for any b that does not depend on z: 0 (`none`), a mean over past steps (`moving_average`), or
+the mean loss of the other M − 1 samples (`leave_one_out`; Kool et al. 2019; for the mean of M losses it is also what
+VIMCO's baseline of Mnih and Rezende 2016 becomes). Unbiased. Cost: M decoder evaluations per image.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from argmax_vae.errors import UsageError
+from argmax_vae.estimators.base import Estimate, Estimator, EstimatorConfig, with_gradient
+from argmax_vae.latents import gumbel_from_uniform, sample_codes
+from argmax_vae.randomness import NoiseSource
+from argmax_vae.reconstruction import CodeLoss
+
+BASELINES = ("leave_one_out", "moving_average", "none")
+
+
+@dataclass
+class ReinforceConfig(EstimatorConfig):
+    """`samples`: M; `baseline`: one of BASELINES; `decay`: of the moving average, per step."""
+
+    name: str = "reinforce"
+    samples: int = 4
+    baseline: str = "leave_one_out"
+    decay: float = 0.99
+
+    def __post_init__(self) -> None:
+        self.require_choice("baseline", BASELINES)
+        self.require_at_least("samples", 1)
+        if self.baseline == "leave_one_out" and self.samples < 2:
+            raise UsageError(
+                f"estimator.samples={self.samples} must be at least 2 for estimator.baseline=leave_one_out"
+            )
+        if not 0 <= self.decay < 1:
+            raise UsageError(f"estimator.decay={self.decay} must be in [0, 1)")
+
+    def describe_schedule(self) -> str:
+        return f"M = {self.samples}, {self.baseline.replace('_', ' ')}"
+
+
+class Reinforce(Estimator):
+    """(θ(z) − b)(z − softmax(φ)), averaged over samples."""
+
+    config_class = ReinforceConfig
+    average: Tensor
+    weight: Tensor
+
+    def prepare(self, n: int, k: int, seeds: Sequence[int] | None = None) -> "Reinforce":
+        shape = () if seeds is None else (len(seeds), 1)
+        self.register_buffer("average", torch.zeros(shape))
+        self.register_buffer("weight", torch.zeros(shape))
+        return self
+
+    def noise(self, shape: tuple[int, ...], source: NoiseSource) -> dict[str, Tensor]:
+        return {"uniform": source.uniform(shape, samples=self.config.samples)}
+
+    def forward(
+        self,
+        logits: Float[Tensor, "*leading n k"],
+        loss: CodeLoss,
+        noise: dict[str, Tensor],
+        step: Int[Tensor, ""],
+    ) -> Estimate:
+        codes = sample_codes(logits, gumbel_from_uniform(noise["uniform"]))
+        losses = loss(codes)
+        with torch.no_grad():
+            score = codes - logits.softmax(-1)
+            gradient = ((losses - self.baseline(losses))[..., None, None] * score).mean(0)
+        mean_loss = losses.mean(0)
+        return Estimate(objective=with_gradient(mean_loss, logits, gradient), loss=mean_loss.detach())
+
+    def baseline(self, losses: Float[Tensor, "samples *leading"]) -> Float[Tensor, "samples *leading"]:
+        """b for every sample; the moving average is of the steps before this one, corrected for its start at zero."""
+        if self.config.baseline == "leave_one_out":
+            return (losses.sum(0) - losses) / (len(losses) - 1)
+        if self.config.baseline == "moving_average":
+            corrected = self.average / self.weight.clamp_min(torch.finfo(torch.float32).tiny)
+            return corrected.to(losses.dtype).expand_as(losses)
+        return torch.zeros_like(losses)
+
+    def observe(self, loss: Float[Tensor, "*leading"]) -> None:
+        if self.config.baseline != "moving_average":
+            return
+        mean = loss.mean() if self.average.ndim == 0 else loss.mean(-1, keepdim=True)
+        self.average.lerp_(mean.to(self.average.dtype), 1 - self.config.decay)
+        self.weight.lerp_(torch.ones_like(self.weight), 1 - self.config.decay)

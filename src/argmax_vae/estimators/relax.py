@@ -1,0 +1,61 @@
+"""RELAX (Grathwohl et al. 2018): REBAR whose control variate has a learned network on top of the relaxed loss,
+
+    c(z) = θ(softmax(z/τ)) + s · r(z),
+
+r a small network of the scores z, s a learned scale that starts at zero, so that training starts at REBAR. The network
+follows the gradient of E‖g‖² with τ and η. Unbiased. Cost: three decoder evaluations per image.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from argmax_vae.errors import UsageError
+from argmax_vae.estimators.rebar import Rebar, RebarConfig
+from argmax_vae.randomness import generator_for
+from argmax_vae.reconstruction import CodeLoss
+
+
+@dataclass
+class RelaxConfig(RebarConfig):
+    """As REBAR; `surrogate`: sizes of the hidden layers of r, with ReLU between; [50] is the paper's 20-50-1."""
+
+    name: str = "relax"
+    surrogate: list[int] = field(default_factory=lambda: [50])
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if any(size < 1 for size in self.surrogate):
+            raise UsageError(f"estimator.surrogate={self.surrogate} must be a list of sizes of at least 1")
+
+
+class Relax(Rebar):
+    """The control variate is the relaxed loss plus a learned function of the scores."""
+
+    config_class = RelaxConfig
+
+    def prepare(self, n: int, k: int, seeds: Sequence[int] | None = None) -> "Relax":
+        super().prepare(n, k, seeds)
+        inputs = n if self.config.parameterization == "binary" else n * k
+        sizes = [inputs, *self.config.surrogate, 1]
+        generators = [generator_for(seed, 0, "estimator") for seed in (seeds if seeds is not None else [0])]
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for width, outputs in itertools.pairwise(sizes):
+            uniform = torch.stack([torch.rand(width + 1, outputs, generator=g) for g in generators])
+            values = (2 * uniform - 1) / math.sqrt(width)
+            weight, bias = values[:, :-1], values[:, -1:]
+            self.weights.append(nn.Parameter((weight if seeds is not None else weight[0]).clone()))
+            self.biases.append(nn.Parameter((bias if seeds is not None else bias[0, 0]).clone()))
+        self.scale = nn.Parameter(torch.zeros_like(self.eta))
+        return self
+
+    def control(self, loss: CodeLoss, scores: Tensor) -> Float[Tensor, "*leading"]:
+        values = scores if self.config.parameterization == "binary" else scores.flatten(-2)
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            values = (torch.relu(values) if layer else values) @ weight.to(values.dtype) + bias.to(values.dtype)
+        return super().control(loss, scores) + self.scale.to(values.dtype) * values.squeeze(-1)

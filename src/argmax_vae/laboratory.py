@@ -1,0 +1,129 @@
+"""`argmax-vae gradients`: trains or loads a run, measures gradients on it, and writes what was measured.
+
+Every setting's rows are kept as soon as they are measured, in `gradients-HASH.csv` in the run's directory, HASH being
+that of the run and of what is asked: the same command goes on after the last setting of an interrupted one.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+
+from argmax_vae import runs
+from argmax_vae.config import Config, cells, from_plain, nearest, primary_configs
+from argmax_vae.data.binarization import fixed_sample, prepare
+from argmax_vae.data.datasets import load_dataset
+from argmax_vae.errors import UsageError
+from argmax_vae.files import write_atomic
+from argmax_vae.gradients import Laboratory, LaboratoryConfig, Setting
+from argmax_vae.report import laboratory as report
+from argmax_vae.runs import RunDirectory
+from argmax_vae.sweep import launch_cells, single
+from argmax_vae.training import build, device_of, load_checkpoint
+
+OVERRIDABLE_SECTIONS = ("laboratory", "runtime", "paths")
+
+
+def measure_gradients(target: str, overrides: list[str]) -> int:
+    """Measure on a run's directory, or on the run of a primary config, trained first if it is not; the exit code.
+
+    A config whose table is in `report.FIGURES` gets its files in the results directory, any other run in its own.
+    Raises UsageError when `target` is neither, an override is unknown, or the run's networks are damaged.
+    """
+    if (Path(target) / "config.yaml").is_file():
+        run, config = RunDirectory(Path(target)), stored_config(RunDirectory(Path(target)), overrides)
+    elif target in primary_configs():
+        found = single(cells(target, overrides))
+        config, run = found[0].config, RunDirectory.of(found[0].plain)
+        code = 0 if run.is_done else launch_cells(target, overrides, found)
+        if not run.is_done:
+            return code
+    else:
+        raise UsageError(
+            f"{target}: neither a run's directory nor a config{nearest(target, primary_configs())}; "
+            f"configs are {', '.join(primary_configs())}, and `argmax-vae runs` lists the runs"
+        )
+    frame = measured(run, config)
+    if config.table in report.FIGURES:
+        results = Path(config.paths.results)
+        write_atomic(results / f"{config.table}.csv", partial(frame.to_csv, index=False))
+        written = [results / f"{config.table}.csv", *report.write(config.table, results)]
+    else:
+        write_atomic(run.path / "gradients.csv", partial(frame.to_csv, index=False))
+        written = [run.path / "gradients.csv", *report.write("gradients", run.path)]
+    print(report.summary(frame))
+    for path in written:
+        print(path)
+    return 0
+
+
+def stored_config(run: RunDirectory, overrides: list[str]) -> Config:
+    """The configuration of a run with overrides of the sections that do not change what was trained."""
+    plain = run.config()
+    plain.setdefault("laboratory", asdict(LaboratoryConfig()))
+    for override in overrides:
+        key, _, value = override.partition("=")
+        section, _, name = key.partition(".")
+        if section not in OVERRIDABLE_SECTIONS or name not in plain[section]:
+            known = [f"{part}.{inner}" for part in OVERRIDABLE_SECTIONS for inner in plain[part]]
+            raise UsageError(f"gradients cannot override {key!r}{nearest(key, known)}; it can {', '.join(known)}")
+        plain[section][name] = yaml.safe_load(value)
+    return from_plain(plain)
+
+
+def measured(run: RunDirectory, config: Config) -> pd.DataFrame:
+    """All rows for a finished run, measuring those that no earlier call has kept."""
+    stored = load_checkpoint(run.best)
+    identity = runs.identity(run.config())
+    if stored.get("identity") != identity:
+        raise UsageError(f"{run.best} belongs to another configuration than {run.path / 'config.yaml'}")
+    device = device_of(config.runtime.device)
+    dataset = load_dataset(config.data.name, Path(config.paths.data))
+    available = len(dataset.validation.pixels)
+    if config.laboratory.images > available:
+        raise UsageError(f"laboratory.images={config.laboratory.images} must be at most the {available} of validation")
+    module = build(config, dataset)
+    module.best.load_state_dict(stored["networks"])
+    pixels = dataset.validation.pixels[: config.laboratory.images]
+    binarization = config.data.binarization
+    if binarization == "dynamic":
+        pixels, binarization = fixed_sample(pixels, seed=0), "threshold"
+    networks = module.best.to(device)
+    bench = Laboratory(networks, prepare(pixels, binarization).to(device), list(config.seeds), config.laboratory)
+    asked = json.dumps([identity, device, asdict(config.laboratory)], sort_keys=True)
+    kept = run.path / f"gradients-{hashlib.sha256(asked.encode()).hexdigest()[:10]}.csv"
+    origin = {"device": runs.device_name(device), "torch": torch.__version__, **commit_columns()}
+    frames = [pd.read_csv(kept, keep_default_na=False, na_values=[""])] if kept.exists() else []
+    done = set() if not frames else {key(row) for row in frames[0].to_dict("records")}
+    for rows in bench.run(lambda setting: setting_key(setting) in done):
+        frames.append(pd.DataFrame(rows).assign(**origin))
+        frame = pd.concat(frames, ignore_index=True)
+        write_atomic(kept, partial(frame.to_csv, index=False))
+    return pd.read_csv(kept, keep_default_na=False, na_values=[""])
+
+
+def commit_columns() -> dict[str, Any]:
+    name, dirty = runs.commit()
+    return {"commit": name, "dirty": dirty}
+
+
+def key(row: Mapping[Any, Any]) -> tuple[str, str, str]:
+    """What tells the rows of one setting from those of another."""
+    value = row["value"]
+    return str(row["estimator"]), value_text(row["choices"]), "" if math.isnan(value) else f"{value:g}"
+
+
+def setting_key(setting: Setting) -> tuple[str, str, str]:
+    return key({"estimator": setting.config.name, "choices": setting.choices, "value": setting.value})
+
+
+def value_text(value: Any) -> str:
+    return "" if isinstance(value, float) and math.isnan(value) else str(value)
