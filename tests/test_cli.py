@@ -19,7 +19,7 @@ from argmax_vae.config import groups, primary_configs
 from argmax_vae.runs import RunDirectory
 from helpers import TINY, train
 
-VERBS = ("train", "reproduce", "evaluate", "runs", "report", "bench")
+VERBS = ("train", "reproduce", "evaluate", "gradients", "runs", "report", "bench")
 
 # Each with parts of the line that it must be answered with.
 BAD_OVERRIDES = [
@@ -52,6 +52,13 @@ BAD_OVERRIDES = [
     ("model.latents=20X2", ["model.latents=20X2", "such as 20x10"]),
     ("model.name='a/b'", ["model.name=a/b", "letters"]),
     ("estimator=exact model.latents=20x10", ["estimator=exact", "10^20", "limit=4096"]),
+    ("estimator=arm model.latents=20x3", ["estimator=arm", "binary", "k = 3"]),
+    ("estimator=rebar estimator.parameterization=binary model.latents=2x3", ["estimator=rebar", "binary", "k = 3"]),
+    ("estimator=reinforce estimator.samples=1", ["estimator.samples=1", "at least 2", "leave_one_out"]),
+    ("estimator=relax estimator.surrogate=[0]", ["estimator.surrogate=[0]", "at least 1"]),
+    ("estimator=rebar estimator.initial_temperature=0", ["estimator.initial_temperature=0.0", "greater than 0"]),
+    ("estimator=gumbel_rao estimator.temperature.value=-1", ["value=-1.0", "greater than 0"]),
+    ("laboratory.repeats=1", ["laboratory.repeats=1", "at least 2"]),
     ("objective=concrete", ["objective.kl=concrete", "estimator=direct", "gumbel_softmax"]),
     ("optim.learning_rate=0", ["optim.learning_rate=0", "greater than 0"]),
     ("optim.name=sgd", ["optim.name=sgd", "adam"]),

@@ -20,6 +20,8 @@ from argmax_vae.tracking import TRACKERS
 OPTIONS = [(group, option) for group, options in groups().items() for option in options]
 COMPANIONS = {
     ("estimator", "exact"): ["model.latents=1x40"],
+    ("estimator", "arm"): ["model.latents=20x2"],
+    ("estimator", "disarm"): ["model.latents=20x2"],
     ("objective", "concrete"): ["estimator=gumbel_softmax"],
 }
 REGISTRIES = {

@@ -25,6 +25,8 @@ KINDS = {
     "direct": (),
     "gumbel_softmax": ("estimator=gumbel_softmax",),
     "exact": ("estimator=exact", "model.latents=2x3"),
+    "relax": ("estimator=relax", "model.latents=2x3"),
+    "moving average": ("estimator=reinforce", "estimator.baseline=moving_average"),
     "hidden, dynamic, folded": (
         "model=one_hidden",
         "model.hidden=[16]",

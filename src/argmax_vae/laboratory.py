@@ -101,13 +101,13 @@ def measured(run: RunDirectory, config: Config) -> pd.DataFrame:
     asked = json.dumps([identity, device, asdict(config.laboratory)], sort_keys=True)
     kept = run.path / f"gradients-{hashlib.sha256(asked.encode()).hexdigest()[:10]}.csv"
     origin = {"device": runs.device_name(device), "torch": torch.__version__, **commit_columns()}
-    frames = [pd.read_csv(kept, keep_default_na=False, na_values=[""])] if kept.exists() else []
+    frames = [report.load(kept)] if kept.exists() else []
     done = set() if not frames else {key(row) for row in frames[0].to_dict("records")}
     for rows in bench.run(lambda setting: setting_key(setting) in done):
         frames.append(pd.DataFrame(rows).assign(**origin))
         frame = pd.concat(frames, ignore_index=True)
         write_atomic(kept, partial(frame.to_csv, index=False))
-    return pd.read_csv(kept, keep_default_na=False, na_values=[""])
+    return report.load(kept)
 
 
 def commit_columns() -> dict[str, Any]:
@@ -118,12 +118,8 @@ def commit_columns() -> dict[str, Any]:
 def key(row: Mapping[Any, Any]) -> tuple[str, str, str]:
     """What tells the rows of one setting from those of another."""
     value = row["value"]
-    return str(row["estimator"]), value_text(row["choices"]), "" if math.isnan(value) else f"{value:g}"
+    return str(row["estimator"]), str(row["choices"]), "" if math.isnan(value) else f"{value:g}"
 
 
 def setting_key(setting: Setting) -> tuple[str, str, str]:
     return key({"estimator": setting.config.name, "choices": setting.choices, "value": setting.value})
-
-
-def value_text(value: Any) -> str:
-    return "" if isinstance(value, float) and math.isnan(value) else str(value)

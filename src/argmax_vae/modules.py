@@ -291,7 +291,7 @@ class DiscreteVAE(pl.LightningModule):
         self.diverged_epoch[bad & (self.diverged_epoch < 0)] = self.current_epoch
         self.log("train_bound", losses[:, ~bad].mean() if bool((~bad).any()) else losses.mean())
         for name, value in self.last_metrics.items():
-            self.log(name, value.float())
+            self.log(name, value.float().mean())
 
     def evaluate_chunk(
         self,
@@ -339,7 +339,7 @@ class DiscreteVAE(pl.LightningModule):
                 row[f"{split}_reconstruction"] = evaluation.reconstruction[index].item()
                 row[f"{split}_kl"] = evaluation.kl[index].item()
                 row[f"{split}_codes_in_use"] = evaluation.in_use[index].double().mean().item()
-            row |= {name: float(value) for name, value in self.last_metrics.items()}
+            row |= {name: float(value.expand(len(self.seeds))[index]) for name, value in self.last_metrics.items()}
             self.history.append(row)
         for name, values in (("validation_bound", validation.bound), ("validation_kl", validation.kl)):
             self.log(name, values[values.isfinite()].mean().float())

@@ -49,7 +49,7 @@ class Estimate:
 
     `objective`: its backward pass puts the estimate of ∇E_q[θ] on the logits and the decoder's gradient on the decoder;
     `loss`: the value of E_q[θ] that the estimator saw; `relaxed_log_codes` and `temperature`: its relaxed sample, for
-    the objective that needs one; `metrics`: scalars for the logs, such as ε.
+    the objective that needs one; `metrics`: for the logs, such as ε; a scalar, or one per seed.
     """
 
     objective: Float[Tensor, "*leading"]

@@ -104,12 +104,11 @@ class Rebar(Estimator):
             objective = with_gradient(losses, logits, gradient)
             if self.training:
                 objective = objective + self.with_variance_gradient(gradient)
-        temperature = self.log_temperature.detach().exp().mean()
-        return Estimate(
-            objective=objective,
-            loss=losses.detach(),
-            metrics={"temperature": temperature, "eta": self.eta.detach().mean()},
-        )
+        learned = {"temperature": self.log_temperature.exp(), "eta": self.eta}
+        metrics = {
+            name: value.detach().squeeze(-1) if value.ndim else value.detach() for name, value in learned.items()
+        }
+        return Estimate(objective=objective, loss=losses.detach(), metrics=metrics)
 
     def scores(
         self, logits: Float[Tensor, "*leading n k"], noise: dict[str, Tensor]

@@ -17,6 +17,7 @@ from argmax_vae.errors import UsageError
 TEXT_COLUMNS = (
     *("table", "protocol", "run", "data", "binarization", "model", "estimator", "kl", "schedule", "status"),
     *("device", "torch", "version", "commit", "dirty", "config_hash", "metric", "source"),
+    *("choices", "parameter", "target", "reference"),
 )
 """Columns that stay text when they are read, since a hash such as 12e45678 or a version reads as a number."""
 

@@ -33,17 +33,16 @@ COLUMNS = [*KEY, "target", "seed", *NUMBERS, *COSTS, "repeats", "images", "refer
 PAPERS = ("direct", "gumbel_softmax")
 
 
-def load(name: str, results: Path) -> pd.DataFrame:
-    """The rows of record. Raises UsageError when the file is missing, no csv file, or lacks a column."""
-    frame = read(results / f"{name}.csv", f"make it with: argmax-vae gradients {name}")
-    require(frame, COLUMNS, f"{name}.csv")
+def load(path: Path) -> pd.DataFrame:
+    """The rows of a file of record. Raises UsageError when it is missing, no csv file, or lacks a column."""
+    frame = read(path, "make it with: argmax-vae gradients")
+    require(frame, COLUMNS, path.name)
     return frame.fillna({"choices": "", "parameter": ""})
 
 
 def averaged(frame: pd.DataFrame, target: str) -> pd.DataFrame:
     """Means over seeds of a target's rows, one row per setting, estimators in their fixed order."""
-    rows = frame.fillna({"choices": "", "parameter": ""})
-    rows = rows[rows["target"] == target]
+    rows = frame[frame["target"] == target]
     means = rows.groupby(KEY, dropna=False, sort=False)[[*NUMBERS, *COSTS]].mean().reset_index()
     means["order"] = [rank(name)[0] for name in means["estimator"]]
     return means.sort_values(["order", "choices", "value"], kind="stable").drop(columns="order")
@@ -66,7 +65,7 @@ def cells(frame: pd.DataFrame, target: str) -> list[dict[str, str]]:
     found = []
     for _, row in best(frame, target).iterrows():
         chosen = frame[(frame["target"] == target) & (frame["estimator"] == row["estimator"])]
-        chosen = chosen[chosen["choices"].fillna("") == row["choices"]]
+        chosen = chosen[chosen["choices"] == row["choices"]]
         if row["parameter"]:
             chosen = chosen[np.isclose(chosen["value"], row["value"])]
         error = mean_interval(chosen["mean_squared_error"])
@@ -144,13 +143,13 @@ def digest(frame: pd.DataFrame) -> str:
 
 def rendered(name: str, results: Path, format: str) -> str:
     """The table in one format; `csv` is the file of record itself. Raises UsageError."""
-    frame = load(name, results)
+    frame = load(results / f"{name}.csv")
     return frame.to_csv(index=False) if format == "csv" else render(name, frame, format)
 
 
 def write(name: str, results: Path) -> list[Path]:
     """Write the figures, `NAME.md` and `NAME.tex` beside `NAME.csv`; returns their paths. Raises UsageError."""
-    frame = load(name, results)
+    frame = load(results / f"{name}.csv")
     texts = {results / f"{name}.{format}": render(name, frame, format) for format in ("md", "tex")}
     paths = [results / figure for figure in figure_names(name, frame)]
     for path in paths:
@@ -163,7 +162,7 @@ def write(name: str, results: Path) -> list[Path]:
 
 def check(name: str, results: Path) -> list[str]:
     """How the files differ from what the csv of record gives now: one line each, empty if equal. Raises UsageError."""
-    frame = load(name, results)
+    frame = load(results / f"{name}.csv")
     lines = []
     for format in ("md", "tex"):
         path = results / f"{name}.{format}"
@@ -187,7 +186,7 @@ def draw_figure1(frame: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(8.6, 3.4), layout="constrained")
     panels = figure.subplots(1, 2)
     titles = {"bias": "bias: mean |mean estimate − exact|", "standard_deviation": "standard deviation"}
-    rows = frame[(frame["target"] == "logits") & (frame["choices"].fillna("") == "")]
+    rows = frame[(frame["target"] == "logits") & (frame["choices"] == "")]
     for axes, (column, title) in zip(panels, titles.items(), strict=True):
         for estimator in PAPERS:
             chosen = rows[rows["estimator"] == estimator]

@@ -1,0 +1,273 @@
+"""The gradient laboratory: its statistics against numpy and closed forms, its counts, its command and its files."""
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+
+from argmax_vae import gradients, laboratory
+from argmax_vae.cli import main
+from argmax_vae.config import cells
+from argmax_vae.errors import UsageError
+from argmax_vae.estimators import ESTIMATORS
+from argmax_vae.gradients import CountingLoss, Laboratory, LaboratoryConfig, Moments, settings
+from argmax_vae.networks import Networks
+from argmax_vae.randomness import PlainNoise
+from argmax_vae.report import laboratory as report
+from argmax_vae.runs import RunDirectory
+from chance import FALSE_ALARM
+from helpers import TINY, latents, ready, train
+from tabular import TabularLoss
+
+SMALL = ("laboratory.repeats=3", "laboratory.adaptation=2", "laboratory.images=4")
+GRID = ("laboratory.epsilon=[0.5]", "laboratory.temperature=[0.5,1.0]")
+
+
+def bench(n: int = 2, k: int = 3, hidden: tuple[int, ...] = (), **choices: object) -> Laboratory:
+    """Random networks of two seeds and five random images."""
+    images = torch.rand(5, 12, generator=torch.Generator().manual_seed(2)).round()
+    return Laboratory(Networks(12, n, k, hidden, [3, 8]), images, [3, 8], LaboratoryConfig(**choices))
+
+
+def test_moments_are_those_of_numpy(generator: torch.Generator) -> None:
+    exact = torch.randn(2, 7, generator=generator)
+    samples = torch.randn(50, 2, 7, generator=generator) + exact + 0.3
+    moments = Moments(exact)
+    for sample in samples:
+        moments.add(sample)
+    found = {name: values.numpy() for name, values in moments.results().items()}
+    data, truth = samples.double().numpy(), exact.double().numpy()
+    size = (truth**2).sum(-1)
+    deviation = data.std(0, ddof=1)
+    np.testing.assert_allclose(found["bias"], np.abs(data.mean(0) - truth).mean(-1))
+    np.testing.assert_allclose(found["standard_deviation"], deviation.mean(-1))
+    np.testing.assert_allclose(found["variance"], (deviation**2).sum(-1) / size)
+    error = ((data - truth) ** 2).sum(-1).mean(0) / size
+    np.testing.assert_allclose(found["mean_squared_error"], error)
+    between = ((data.mean(0) - truth) ** 2).sum(-1)
+    np.testing.assert_allclose(found["squared_bias"], (between - (deviation**2).sum(-1) / 50) / size)
+    cosine = (data * truth).sum(-1) / np.linalg.norm(data, axis=-1) / np.linalg.norm(truth, axis=-1)
+    np.testing.assert_allclose(found["cosine"], cosine.mean(0))
+
+
+def test_noise_of_the_bias_is_what_an_unbiased_estimator_shows(generator: torch.Generator) -> None:
+    """Over 40,000 coordinates the mean of |m − e| has a relative standard error of 0.4 %; false alarms 1e-6."""
+    moments = Moments(torch.zeros(1, 40_000))
+    for _ in range(20):
+        moments.add(torch.randn(1, 40_000, generator=generator))
+    found = moments.results()
+    slack = stats.norm.isf(FALSE_ALARM / 2) * math.sqrt((math.pi / 2 - 1) / 40_000)
+    assert found["bias"].item() == pytest.approx(found["bias_noise"].item(), rel=slack + 0.02)
+
+
+def test_the_laboratory_sees_the_bias_of_direct_in_closed_form() -> None:
+    """n = 1: E[g] = (softmax(φ) − softmax(φ − εθ))/ε, so what is left after 2,000 estimates is noise (1e-6)."""
+    found = bench(1, 4)
+    moments = Moments(found.exact.flatten(1))
+    estimator = ready("direct", 1, 4, epsilon=gradients.Constant(value=2.0))
+    for repeat in range(2000):
+        moments.add(found.gradient(estimator, found.loss, found.noise(repeat, "noise")).flatten(1))
+    losses = found.loss.shared(torch.eye(4).unsqueeze(1))
+    logits = found.logits.squeeze(-2)
+    expected = (logits.softmax(-1) - (logits - 2.0 * losses).softmax(-1)) / 2.0
+    mean = (moments.first / moments.number + moments.exact).reshape(expected.shape)
+    error = (moments.second / moments.number / moments.number).sqrt().reshape(expected.shape)
+    bound = stats.norm.isf(FALSE_ALARM / expected.numel() / 2)
+    assert ((mean - expected).abs() <= bound * error + 1e-6).all()
+
+
+def test_reference_by_long_run_average_agrees_with_enumeration() -> None:
+    """Its distance from the exact gradient is of the size of the error that it states."""
+    exact = bench(2, 3, adaptation=0)
+    average = bench(2, 3, limit=8, reference_repeats=2000)
+    assert exact.reference == "enumeration"
+    assert average.reference == "mean of 2000 local expectations"
+    distance = (average.exact - exact.exact).flatten(1).norm(dim=-1) / exact.exact.flatten(1).norm(dim=-1)
+    assert (exact.reference_error == 0).all()
+    assert (distance < 5 * average.reference_error).all()
+    assert (distance > average.reference_error / 5).all()
+
+
+def test_encoder_gradient_is_the_chain_rule() -> None:
+    found = bench(2, 3)
+    gradient = torch.randn(found.logits.shape, generator=torch.Generator().manual_seed(1))
+    weight = torch.einsum("sbp,sbc->spc", found.images, gradient.flatten(-2)) / 5
+    together = found.encoder_gradient(gradient)
+    torch.testing.assert_close(together[:, : weight[0].numel()], weight.flatten(1))
+    torch.testing.assert_close(together[:, weight[0].numel() :], gradient.flatten(-2).mean(1))
+
+
+EVALUATIONS = {
+    "direct": 5,
+    "direct_rao_blackwell": 5,
+    "local_expectation": 5,
+    "exact": 9,
+    "rebar": 3,
+    "relax": 3,
+    "reinforce": 4,
+    "arm": 2,
+    "disarm": 2,
+}
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_decoder_evaluations_are_counted(name: str) -> None:
+    """At 2 × 3 (2 × 2 for binary ones); what is not listed evaluates one code per image."""
+    n, k = latents(name)
+    counting = CountingLoss(TabularLoss(torch.rand(7, k**n), n, k), 7)
+    logits = torch.zeros(7, n, k, requires_grad=True)
+    estimator = ready(name, n, k).eval()
+    noise = estimator.noise((7, n, k), PlainNoise(torch.Generator().manual_seed(0)))
+    estimator(logits, counting, noise, torch.tensor(0))
+    assert counting.evaluations == EVALUATIONS.get(name, 1)
+
+
+def test_settings_cover_the_registry_and_the_grid() -> None:
+    laboratory_config = LaboratoryConfig(
+        epsilon=[0.1, 1.0], temperature=[0.5], variants=[{"name": "direct", "direction": "away"}, {"name": "arm"}]
+    )
+    binary, categorical = settings(laboratory_config, 2, 2), settings(laboratory_config, 2, 3)
+    assert {setting.config.name for setting in binary} == set(ESTIMATORS)
+    assert {setting.config.name for setting in categorical} == {name for name in ESTIMATORS if latents(name) == (2, 3)}
+    direct = [setting for setting in binary if setting.config.name == "direct"]
+    assert [(setting.choices, setting.parameter, setting.value) for setting in direct] == [
+        ("", "ε", 0.1),
+        ("", "ε", 1.0),
+        ("direction=away", "ε", 0.1),
+        ("direction=away", "ε", 1.0),
+    ]
+    assert [setting.value for setting in binary if setting.config.name == "gumbel_rao"] == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"repeats": 1}, "laboratory.repeats=1 must be at least 2"),
+        ({"images": 0}, "laboratory.images=0 must be at least 1"),
+        ({"epsilon": [0.1, 0.0]}, r"laboratory.epsilon=\[0.1, 0.0\] must be a list of numbers greater than 0"),
+        ({"temperature": []}, r"laboratory.temperature=\[\] must be a list of numbers greater than 0"),
+        ({"variants": [{"name": "dircet"}]}, "laboratory.variants: .* must be"),
+        ({"variants": [{"name": "direct", "side": "left"}]}, "direct has no choice 'side'; it has"),
+    ],
+)
+def test_bad_choices(choices: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as raised:
+        LaboratoryConfig(**choices)
+    assert "\n" not in str(raised.value)
+
+
+def test_measured_on_a_finished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Files in the run's directory; a row per setting, target and seed; the exact gradient has no error at all."""
+    run = train(tmp_path, "seeds=[3,5]", "model.latents=2x3", "trainer.epochs=1")
+    assert main(["gradients", str(run.path), *SMALL, *GRID]) == 0
+    printed = capsys.readouterr().out
+    frame = pd.read_csv(run.path / "gradients.csv", keep_default_na=False)
+    number = len(settings(LaboratoryConfig(epsilon=[0.5], temperature=[0.5, 1.0]), 2, 3))
+    assert len(frame) == number * 2 * 2
+    assert set(frame["target"]) == {"logits", "encoder"}
+    exact = frame[frame["estimator"] == "exact"]
+    assert (exact["mean_squared_error"].astype(float) < 1e-10).all()
+    for name in ("gradients.svg", "gradients_frontier.svg", "gradients.md", "gradients.tex"):
+        assert (run.path / name).stat().st_size > 0
+        assert str(run.path / name) in printed
+
+
+def numbers(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, keep_default_na=False).drop(columns="milliseconds")
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = train(tmp_path, "seeds=[3,5]", "model.latents=2x3", "trainer.epochs=1")
+    assert main(["gradients", str(run.path), *SMALL, *GRID]) == 0
+    whole = numbers(run.path / "gradients.csv")
+    for path in run.path.glob("gradients*"):
+        path.unlink()
+    original, calls = Laboratory.measure, itertools.count()
+
+    def stopping(self: Laboratory, setting: gradients.Setting) -> list[dict]:
+        if next(calls) == 4:
+            raise KeyboardInterrupt
+        return original(self, setting)
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(Laboratory, "measure", stopping)
+        assert main(["gradients", str(run.path), *SMALL, *GRID]) == 130
+    (kept,) = run.path.glob("gradients-*.csv")
+    assert len(pd.read_csv(kept)) == 4 * 2 * 2
+    assert not (run.path / "gradients.csv").exists()
+    assert main(["gradients", str(run.path), *SMALL, *GRID]) == 0
+    pd.testing.assert_frame_equal(numbers(run.path / "gradients.csv"), whole, check_exact=True)
+
+
+def test_a_seed_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
+    frames = []
+    for chosen in ("[3,5]", "[5]"):
+        run = train(tmp_path, f"seeds={chosen}", "model.latents=2x2", "trainer.epochs=1")
+        assert main(["gradients", str(run.path), *SMALL, *GRID]) == 0
+        frames.append(numbers(run.path / "gradients.csv").query("seed == 5").reset_index(drop=True))
+    assert set(frames[0]["estimator"]) == set(ESTIMATORS)
+    several, alone = (frame[["bias", "standard_deviation", "cosine"]].astype(float) for frame in frames)
+    pd.testing.assert_frame_equal(several, alone, rtol=1e-3, atol=1e-5)
+
+
+def test_figure1_from_its_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trained where it is not yet, files of record in the results directory, and `report` makes them again."""
+    overrides = [value for value in TINY if "latents" not in value and "tracker" not in value]
+    asked = [*overrides, f"paths.runs={tmp_path / 'runs'}", f"paths.results={tmp_path}", "seeds=[0,1]", *SMALL, *GRID]
+    monkeypatch.setattr("sys.argv", ["argmax-vae"])
+    assert main(["reproduce", "figure1", *asked]) == 0
+    before = {path.name: path.read_text() for path in tmp_path.glob("figure1*")}
+    assert set(before) == {f"figure1{end}" for end in (".csv", ".md", ".tex", ".svg", "_frontier.svg")}
+    assert main(["report", "figure1", "--check", "--results", str(tmp_path)]) == 0
+    assert main(["report", "figure1", "--results", str(tmp_path)]) == 0
+    assert {path.name: path.read_text() for path in tmp_path.glob("figure1*")} == before
+    changed = pd.read_csv(tmp_path / "figure1.csv", keep_default_na=False)
+    changed["variance"] = changed["variance"].astype(float) + 1
+    changed.to_csv(tmp_path / "figure1.csv", index=False)
+    assert len(report.check("figure1", tmp_path)) > 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "nothing: neither a run's directory nor a config"),
+        (["figure2"], "these overrides select 12 runs"),
+        (["RUN", "trainer.epochs=3"], "gradients cannot override 'trainer.epochs'"),
+        (["RUN", "laboratory.repeat=3"], "did you mean 'laboratory.repeats'?"),
+        (["RUN", "laboratory.repeats=1"], "laboratory.repeats=1 must be at least 2"),
+        (["RUN", "laboratory.images=100000"], "laboratory.images=100000 must be at most the"),
+    ],
+)
+def test_bad_input_gets_one_line(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if arguments[0] == "RUN":
+        arguments = [str(train(tmp_path, "trainer.epochs=1").path), *arguments[1:]]
+        capsys.readouterr()
+    assert main(["gradients", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_damaged_or_foreign_run_is_refused(tmp_path: Path) -> None:
+    run = train(tmp_path, "trainer.epochs=1")
+    (run.path / "best.ckpt").write_bytes(b"nothing")
+    with pytest.raises(UsageError, match="damaged"):
+        laboratory.measure_gradients(str(run.path), [])
+    other = train(tmp_path / "other", "trainer.epochs=1", "seeds=[7]")
+    (run.path / "best.ckpt").write_bytes((other.path / "best.ckpt").read_bytes())
+    with pytest.raises(UsageError, match="belongs to another configuration"):
+        laboratory.measure_gradients(str(run.path), [])
+
+
+def test_the_config_of_figure1_is_the_papers() -> None:
+    (cell,) = cells("figure1", [])
+    assert (cell.config.model.n, cell.config.model.k, list(cell.config.model.hidden)) == (1, 10, [300])
+    assert cell.config.laboratory.repeats == 500
+    assert RunDirectory.of(cell.plain).path.name.startswith("mnist-one_hidden-1x10-reinforce")
