@@ -23,6 +23,11 @@ COMPANIONS = {
     ("estimator", "arm"): ["model.latents=20x2"],
     ("estimator", "disarm"): ["model.latents=20x2"],
     ("objective", "concrete"): ["estimator=gumbel_softmax"],
+    **{
+        ("experiment", f"{protocol}_{name}"): ["model.latents=20x2"]
+        for protocol in ("released", "written")
+        for name in ("rebar", "relax")
+    },
 }
 REGISTRIES = {
     "data": DATASETS,
