@@ -92,6 +92,29 @@ def test_cell_by_hand() -> None:
     assert row["commit"] == "12e4567890"
 
 
+def test_comparison_with_the_best_by_hand() -> None:
+    """Paired differences 1, 2 and 3 have mean 2 and half width 4.302653/√3; 0, 5 and 10 do not exclude zero.
+
+    Other numbers of epochs, other protocols and seeds that the best lacks are no part of it.
+    """
+    rows = cell(20, 2, "direct", [100.0, 101.0, 102.0]) + cell(20, 2, "rebar", [101.0, 103.0, 105.0, 999.0])
+    rows += cell(20, 2, "relax", [90.0, 90.0, 90.0], epochs=600)
+    rows += cell(20, 10, "direct", [100.0, 101.0, 102.0]) + cell(20, 10, "rebar", [100.0, 106.0, 112.0])
+    table = build("figure2", pd.DataFrame(rows), PAPER).set_index(["n", "estimator", "k"])
+    clear, unclear = table.loc[(20, "rebar", 2)], table.loc[(20, "rebar", 10)]
+    assert (clear["behind"], unclear["behind"]) == (2.0, 5.0)
+    assert clear["behind_half_width"] == pytest.approx(4.302653 / math.sqrt(3))
+    assert table["best"].to_dict() == dict.fromkeys(table.index, False)
+    rows[3:6] = cell(20, 2, "rebar", [101.0, 102.1, 103.2])
+    table = build("figure2", pd.DataFrame(rows), PAPER).set_index(["n", "estimator", "k"])
+    assert [key for key, best in table["best"].items() if best] == [(20, "direct", 2)]
+    assert table["behind"].drop(index=[(20, "rebar", 2), (20, "rebar", 10)]).isna().all()
+    text = render("figure2", build("figure2", pd.DataFrame(rows), PAPER), "md")
+    assert "| **101.00 ± 2.48** |" in text
+    assert "behind the best" in text
+    assert r"\textbf{101.00" in render("figure2", build("figure2", pd.DataFrame(rows), PAPER), "tex")
+
+
 def test_unpublished_one_seed_and_not_run_cells() -> None:
     table = build("figure2", pd.DataFrame(example()), PAPER)
     exact, rebar = table.iloc[0], table.iloc[4]
@@ -165,7 +188,7 @@ def test_markdown_says_what_the_numbers_are() -> None:
     text = render("figure2", build("figure2", pd.DataFrame(example()), PAPER), "md")
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
-    assert "126.00 ± 12.71 | 126.37 | −0.37 | 2 | 1 | 1 | 400 | 23.50 | 9.50 |" in lines[3]
+    assert "**126.00 ± 12.71** | 126.37 | −0.37 | – | 2 | 1 | 1 | 400 | 23.50 | 9.50 |" in lines[3]
     assert "| no | ε 1.0·exp(-1e-5 t) \\| floor 0.1 |" in lines[3]
     assert "| 99.00 | – | – | 1 |" in lines[2]
     for words in (

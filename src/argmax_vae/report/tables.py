@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import pandas as pd
 from argmax_vae.errors import UsageError
 from argmax_vae.files import write_text
 from argmax_vae.report import TABLES, Table, definition, read_inputs, require
-from argmax_vae.report.statistics import mean_interval
+from argmax_vae.report.statistics import mean_interval, paired_difference
 from argmax_vae.report.style import escape, rank, style
 
 __all__ = ["FORMATS", "MISSING", "TABLES", "build", "caption", "check", "render", "rendered", "write"]
@@ -89,12 +89,35 @@ def _row(table: Table, cell: pd.DataFrame) -> dict[str, object]:
     return row | {column: ", ".join(sorted(set(cell[column]) - {""})) for column in _ORIGIN}
 
 
+def _compare(table: Table, cells: list[pd.DataFrame], rows: list[dict[str, Any]]) -> None:
+    """Tell each row how far it is behind the best of its size and protocol with as many epochs, on paired seeds."""
+    groups: dict[tuple, list[int]] = {}
+    for index, row in enumerate(rows):
+        if row["seeds"]:
+            groups.setdefault((row["n"], row["k"], row["protocol"], row["epochs"]), []).append(index)
+    for members in groups.values():
+        values = {}
+        for index in members:
+            done = cells[index][cells[index]["status"] == "done"]
+            values[index] = done.set_index("seed")[table.metric]
+        first = min(members, key=lambda index: rows[index][table.metric])
+        others = [
+            index for index in members if index != first and len(values[index].index.intersection(values[first].index))
+        ]
+        intervals = {index: paired_difference(values[index], values[first]) for index in others}
+        for index, interval in intervals.items():
+            rows[index] |= {"behind": interval.mean, "behind_half_width": interval.half_width}
+        rows[first]["best"] = bool(others) and all(interval.low > 0 for interval in intervals.values())
+
+
 def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     """One row per (n, k, protocol, estimator), in the paper's order of sizes.
 
     Columns: ``n, k, protocol, estimator, kl, schedule``; the mean ``test_bound`` of the seeds that are done
     and the ``half_width`` of its 95 % interval (nats); the numbers of ``seeds`` done, ``diverged`` and
-    ``failed``; the published value ``paper`` and ``difference`` = ours - paper (nats); ``epochs``; the mean
+    ``failed``; the published value ``paper`` and ``difference`` = ours - paper (nats); how far the row is
+    ``behind`` the best of its size, protocol and number of epochs on paired seeds, with its ``behind_half_width``
+    (nats), and whether it is itself the ``best`` and every such interval excludes zero; ``epochs``; the mean
     ``test_kl`` (nats) and ``test_codes_in_use`` (values per latent); and where the row comes from:
     ``samples`` (hard samples per image, 0 for the exact expectation), ``data``, ``binarization``, ``model``,
     ``device``, ``version``, ``torch``, ``commit``. What is unknown is NaN or empty. A published cell without
@@ -117,6 +140,7 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     values = paper[paper["metric"] == table.metric]
     published = {tuple(row[key] for key in _KEY): row["value"] for row in values.to_dict("records")}
     rows = [_row(table, cell) for cell in cells]
+    _compare(table, cells, rows)
     reproduced = {tuple(row[key] for key in _KEY) for row in rows}
     empty = dict.fromkeys(("protocol", "kl", "schedule", *_ORIGIN), "") | dict.fromkeys(_COUNTS, 0)
     rows += [dict(zip(_KEY, key, strict=True)) | empty for key in published if key not in reproduced]
@@ -135,9 +159,20 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
         )
 
     columns = ["n", "k", "protocol", "estimator", "kl", "schedule", table.metric, "half_width", *_COUNTS]
-    columns += ["paper", "difference", "epochs", *table.means, "samples", *_ORIGIN]
+    columns += [
+        "paper",
+        "difference",
+        "behind",
+        "behind_half_width",
+        "best",
+        "epochs",
+        *table.means,
+        "samples",
+        *_ORIGIN,
+    ]
     frame = pd.DataFrame(sorted(rows, key=order)).reindex(columns=columns)
     frame["difference"] = frame[table.metric] - frame["paper"]
+    frame["best"] = frame["best"].eq(True)
     whole = ["n", "k", *_COUNTS, "epochs", "samples"]
     return frame.astype(dict.fromkeys(whole, "Int64"))
 
@@ -148,6 +183,14 @@ def _cells(table: Table, frame: pd.DataFrame) -> list[dict[str, str]]:
     def show(value: Any, form: str = ".2f") -> str:
         return MISSING if pd.isna(value) or value == "" else format(value, form).replace("-", "−")
 
+    def bound(row: dict[Hashable, Any]) -> str:
+        text = show(row[table.metric]) + ("" if pd.isna(row["half_width"]) else f" ± {row['half_width']:.2f}")
+        return f"**{text}**" if row["best"] else text
+
+    def behind(row: dict[Hashable, Any]) -> dict[str, str]:
+        width = "" if pd.isna(row["behind_half_width"]) else f" ± {row['behind_half_width']:.2f}"
+        return {"behind the best": show(row["behind"], "+z.2f") + width} if frame["behind"].notna().any() else {}
+
     return [
         {
             "n×k": f"{row['n']}×{row['k']}",
@@ -155,10 +198,10 @@ def _cells(table: Table, frame: pd.DataFrame) -> list[dict[str, str]]:
             "estimator": style(row["estimator"]).label,
             "KL trained": {"": MISSING, "none": "no"}.get(row["kl"], row["kl"]),
             "schedule": row["schedule"] or MISSING,
-            _HEADINGS[table.metric]: show(row[table.metric])
-            + ("" if pd.isna(row["half_width"]) else f" ± {row['half_width']:.2f}"),
+            _HEADINGS[table.metric]: bound(row),
             "paper": show(row["paper"]),
             "difference": show(row["difference"], "+z.2f"),
+            **behind(row),
             **{status: str(row[status]) for status in _COUNTS},
             "epochs": show(row["epochs"], "d"),
             **{_HEADINGS[column]: show(row[column]) for column in table.means},
@@ -180,11 +223,17 @@ def caption(name: str, table: pd.DataFrame) -> str:
         f"{f'{count} hard samples per image' if count else 'exact expectation'} ({several(group)})"
         for count, group in sizes.groupby(run["samples"], sort=False)
     ]
+    comparison = (
+        "behind the best: mean difference on paired seeds to the best row of the same size, protocol and number of "
+        "epochs, with the interval of that difference; bold where every such interval excludes zero; "
+        if table["behind"].notna().any()
+        else ""
+    )
     origin = [f"{column} {several(run[column])}" for column in _ORIGIN]
     return (
         f"{definition(name).caption} ± is the half width of the 95 % Student-t interval of the mean over "
-        "seeds; diverged and failed seeds are counted, not averaged; KL and codes in use are means over the "
-        f"test images and seeds. {MISSING}: not published, or not run. Evaluated with {'; '.join(samples)}; "
+        f"seeds; {comparison}diverged and failed seeds are counted, not averaged; KL and codes in use are means "
+        f"over the test images and seeds. {MISSING}: not published, or not run. Evaluated with {'; '.join(samples)}; "
         f"{several(sorted(run['epochs'].dropna()))} epochs; {several(sorted(run['seeds']))} seeds per cell. "
         f"Origin: {'; '.join(origin)}."
     )
@@ -212,7 +261,7 @@ def render(name: str, table: pd.DataFrame, format: str) -> str:
         lines = [f"# {about.title}", "", f"![{about.title}]({name}.svg)", "", *lines]
         lines += ["", caption(name, table), "", "```sh", *about.commands, "```"]
     else:
-        lines = [" & ".join(map(escape, row)) + r" \\" for row in rows]
+        lines = [" & ".join(map(_tex, row)) + r" \\" for row in rows]
         lines = [r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
         lines = [rf"\begin{{tabular}}{{{'l' * 5}{'r' * (len(rows[0]) - 5)}}}", *lines, r"\end{tabular}"]
         lines = [
@@ -227,6 +276,11 @@ def render(name: str, table: pd.DataFrame, format: str) -> str:
         ]
         lines += [r"\end{table*}"]
     return "\n".join(lines) + "\n"
+
+
+def _tex(cell: str) -> str:
+    """A cell as LaTeX, bold where Markdown has it bold."""
+    return rf"\textbf{{{escape(cell.strip('*'))}}}" if cell.startswith("**") else escape(cell)
 
 
 def rendered(name: str, results: Path, format: str) -> str:
