@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format figure2 section61 bench report clean
+.PHONY: help install demo test test-slow lint format figure1 figure2 section61 bench report clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -35,8 +35,12 @@ format: install  ## mend style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+figure1: install  ## train the model of the paper's Figure 1 and measure every estimator's gradient on it (resumes)
+	$(BIN)/argmax-vae reproduce figure1
+
 figure2: install  ## train and write the paper's Figure 2 (hours on a CPU; resumes)
 	$(BIN)/argmax-vae reproduce figure2
+	$(BIN)/argmax-vae reproduce figure2_control_variates
 
 section61: install  ## train and write the comparison of the paper's section 6.1
 	$(BIN)/argmax-vae reproduce section61
@@ -44,7 +48,8 @@ section61: install  ## train and write the comparison of the paper's section 6.1
 bench: install  ## measure steps per second into results/speed.csv
 	$(BIN)/argmax-vae bench --output results/speed.csv
 
-report: install  ## write every table from results/runs.csv
+report: install  ## write every table and figure from the files of record
+	$(BIN)/argmax-vae report figure1
 	$(BIN)/argmax-vae report figure2
 	$(BIN)/argmax-vae report section61
 

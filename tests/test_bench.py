@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from argmax_vae.bench import applicable, run_bench
+from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
 
 
@@ -18,6 +20,13 @@ def test_bench_covers_the_registry_and_writes_ratios_within_the_run(tmp_path: Pa
     assert fast["ratio_to_dense"].item() == round(by_path["fast"] / by_path["dense"], 2)
     assert (frame.loc[frame["seeds"] == 1, "per_seed_gain"] == 1).all()
     pd.testing.assert_frame_equal(pd.read_csv(target), frame, check_dtype=False)
+
+
+def test_only_the_estimators_asked_for() -> None:
+    frame = run_bench(["3x2"], [1], seconds=0.01, output=None, compiled=False, estimators=["arm", "exact"])
+    assert list(frame["estimator"]) == ["arm", "exact"]
+    with pytest.raises(UsageError, match="bench --estimators amr: unknown; allowed: direct, "):
+        run_bench(["3x2"], [1], seconds=0.01, output=None, estimators=["amr"])
 
 
 def test_exact_does_not_apply_beyond_its_limit() -> None:

@@ -82,15 +82,27 @@ def applicable(estimator: str, latents: str) -> bool:
 
 
 def run_bench(
-    latents: list[str], seeds: list[int], seconds: float, output: Path | None, compiled: bool = True
+    latents: list[str],
+    seeds: list[int],
+    seconds: float,
+    output: Path | None,
+    compiled: bool = True,
+    estimators: list[str] | None = None,
 ) -> pd.DataFrame:
     """Measure and print; also write a csv to `output` when given.
 
     For direct: the dense reference (every changed code decoded) against the fast path, for every size and number of
-    seeds; then the fast path of every registered estimator that applies. `ratio` is fast over dense in this run;
-    `per_seed_gain` is steps per second times seeds, relative to the same path with the fewest seeds. `compiled` says
-    whether the fast path may use torch.compile.
+    seeds; and the fast path of every other estimator that applies (of `estimators`, or all) with the fewest seeds.
+    `ratio_to_dense` is fast over dense in this run; `per_seed_gain` is steps per second times seeds, relative to the
+    same path with the fewest seeds. `compiled` says whether the fast path may use torch.compile.
+
+    Raises:
+        UsageError: `estimators` has an unknown name.
     """
+    chosen = list(ESTIMATORS) if estimators is None else estimators
+    for name in chosen:
+        if name not in ESTIMATORS:
+            raise UsageError(f"bench --estimators {name}: unknown; allowed: {', '.join(ESTIMATORS)}")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dataset = synthetic_images()
     fast = RuntimeConfig(compile=compiled)
@@ -99,10 +111,10 @@ def run_bench(
     print("kernel of the candidate losses: " + ("built" if native.load() else "no compiler, PyTorch instead"))
     rows: list[dict[str, Any]] = []
     for size in latents:
-        for estimator in ESTIMATORS:
+        for estimator in chosen:
             if not applicable(estimator, size):
                 continue
-            for count in sorted(seeds):
+            for count in sorted(seeds)[: None if estimator == "direct" else 1]:
                 paths = {"fast": fast, "dense": slow} if estimator == "direct" else {"fast": fast}
                 for path, runtime in paths.items():
                     module = module_for(dataset, size, estimator, count, runtime, device)
@@ -143,7 +155,7 @@ def row_of(
 
 def line_of(row: dict[str, Any]) -> str:
     return (
-        f"{row['latents']:6} {row['estimator']:18} {row['seeds']:3} seeds  {row['path']:5} "
+        f"{row['latents']:6} {row['estimator']:20} {row['seeds']:3} seeds  {row['path']:5} "
         f"{row['steps_per_second']:10.1f} steps/s  {row['milliseconds_per_step']:9.3f} ms  ({row['how']})"
     )
 
@@ -163,6 +175,8 @@ def with_ratios(frame: pd.DataFrame) -> pd.DataFrame:
 def summary(frame: pd.DataFrame) -> str:
     """The ratios that matter, a line per size and number of seeds."""
     fast = frame[(frame["path"] == "fast") & (frame["estimator"] == "direct")]
+    if fast.empty:
+        return "no ratio: direct was not measured"
     lines = [
         f"{row.latents:6} direct, {row.seeds:2} seeds: fast is {row.ratio_to_dense:.1f} times dense; "
         f"{row.per_seed_gain:.2f} times the seed-steps per second of {fast['seeds'].min()} seed"

@@ -70,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--seconds", type=float, default=2.0, help="time per measurement (default: 2)")
     bench.add_argument("--latents", nargs="+", default=["20x10", "20x2", "1x40"], metavar="NxK")
     bench.add_argument("--seeds", nargs="+", type=int, default=[1, 4, 16], metavar="S")
+    bench.add_argument("--estimators", nargs="+", metavar="NAME", help="only these (default: every registered one)")
     bench.add_argument("--output", type=Path, metavar="FILE", help="also write a csv, such as results/speed.csv")
     return top
 
@@ -120,7 +121,7 @@ REPORT_EXAMPLES = """\
 """
 BENCH_EXAMPLES = """\
   argmax-vae bench
-  argmax-vae bench --latents 20x10 --seeds 1 16 --output results/speed.csv
+  argmax-vae bench --latents 20x10 --seeds 1 16 --estimators direct --output results/speed.csv
 """
 
 
@@ -243,7 +244,7 @@ def report_gradients(given: argparse.Namespace) -> int:
 def bench_verb(given: argparse.Namespace) -> int:
     from argmax_vae.bench import run_bench
 
-    run_bench(given.latents, given.seeds, given.seconds, given.output)
+    run_bench(given.latents, given.seeds, given.seconds, given.output, estimators=given.estimators)
     return DONE
 
 
