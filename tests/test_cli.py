@@ -98,6 +98,18 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return err
 
 
+def test_overrides_may_follow_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = [f"paths.runs={tmp_path}", "trainer.epochs=10", "model.latents=20x2", "experiment=released_direct"]
+    assert main(["reproduce", "figure2", asked[0], "--dry-run", *asked[1:]]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "10 epochs" in line
+    for arguments in (["reproduce", "figure2", "--dry-rum", *asked], ["runs", "--failed", "more"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 2
+        assert "unrecognized arguments" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("overrides", "parts"), BAD_OVERRIDES, ids=[given for given, _ in BAD_OVERRIDES])
 def test_a_bad_override_is_one_line(
     overrides: str, parts: list[str], capsys: pytest.CaptureFixture[str], empty_directory: Path

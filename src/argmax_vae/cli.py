@@ -128,7 +128,7 @@ BENCH_EXAMPLES = """\
 def main(arguments: list[str] | None = None) -> int:
     """Run a verb and return its exit code."""
     try:
-        given = parser().parse_args(arguments)
+        given = parsed(arguments)
         verb = {
             "train": train_verb,
             "reproduce": reproduce_verb,
@@ -145,6 +145,17 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("argmax-vae: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return INTERRUPTED
+
+
+def parsed(arguments: list[str] | None) -> argparse.Namespace:
+    """The arguments, overrides allowed behind options too, which argparse alone does not take."""
+    top = parser()
+    given, rest = top.parse_known_args(arguments)
+    if rest and ("overrides" not in given or any(argument.startswith("-") for argument in rest)):
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        given.overrides += rest
+    return given
 
 
 def train_verb(given: argparse.Namespace) -> int:

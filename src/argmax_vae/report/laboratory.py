@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FIGURES = {"figure1": "Figure 1: bias and standard deviation of gradient estimates"}
+FIGURES = {
+    "figure1": "Figure 1: bias and standard deviation of gradient estimates",
+    "figure1_20x2": "Bias and standard deviation of gradient estimates in a product space, 20×2",
+}
 """Configs of which `argmax-vae gradients` writes files of record, and their titles."""
 
 KEY = ["estimator", "choices", "parameter", "value"]

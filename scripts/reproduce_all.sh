@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Trains and writes every table and figure in order; stop it when you like, the same command goes on.
+# Arguments are overrides for every configuration, such as paths.data=/data/torchvision.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+for config in figure2_search figure2_search_gumbel_softmax figure2 figure2_control_variates section61 figure1; do
+  argmax-vae reproduce "$config" "$@"
+done
+python scripts/update_readme.py
