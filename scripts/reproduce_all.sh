@@ -3,7 +3,7 @@
 # Arguments are overrides for every configuration, such as paths.data=/data/torchvision.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-for config in figure2_search figure2_search_gumbel_softmax figure2 figure2_control_variates section61 figure1; do
+for config in figure2_search figure2_search_gumbel_softmax figure2 figure2_control_variates section61 figure1 figure1_20x2; do
   argmax-vae reproduce "$config" "$@"
 done
 python scripts/update_readme.py

@@ -1,6 +1,7 @@
 """The command line: help at once; bad input gets one line and exit code 2, and leaves nothing behind."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import torch
 import yaml
 
 from argmax_vae import __version__, config, training
-from argmax_vae.cli import main
+from argmax_vae.cli import REPRODUCE_EXAMPLES, TRAIN_EXAMPLES, main
 from argmax_vae.config import groups, primary_configs
 from argmax_vae.runs import RunDirectory
 from helpers import TINY, train
@@ -96,6 +97,17 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert err.endswith("\n")
     assert err.count("\n") == 1, err
     return err
+
+
+def test_every_example_composes() -> None:
+    """Those of the README and of --help that train or reproduce."""
+    text = (Path(__file__).parents[1] / "README.md").read_text() + TRAIN_EXAMPLES + REPRODUCE_EXAMPLES
+    examples = re.findall(r"^ *argmax-vae (train|reproduce) ([^#\n]*)", text, re.MULTILINE)
+    assert len(examples) > 8
+    for verb, words in examples:
+        arguments = [word for word in words.split() if not word.startswith("-") and word != "job"]
+        name = arguments.pop(0) if verb == "reproduce" else "train"
+        assert config.cells(name, arguments), words
 
 
 def test_overrides_may_follow_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -302,7 +314,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_and_report_load_neither_torch_nor_hydra(empty_directory: Path) -> None:
     program = """
 import sys
-from argmax_vae.cli import main
+from argmax_vae.cli import REPRODUCE_EXAMPLES, TRAIN_EXAMPLES, main
 for arguments in ([verb, "--help"] for verb in sys.argv[1:]):
     try:
         main(arguments)

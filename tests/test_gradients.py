@@ -87,10 +87,14 @@ def test_reference_by_long_run_average_agrees_with_enumeration() -> None:
     average = bench(2, 3, limit=8, reference_repeats=2000)
     assert exact.reference == "enumeration"
     assert average.reference == "mean of 2000 local expectations"
-    distance = (average.exact - exact.exact).flatten(1).norm(dim=-1) / exact.exact.flatten(1).norm(dim=-1)
-    assert (exact.reference_error == 0).all()
-    assert (distance < 5 * average.reference_error).all()
-    assert (distance > average.reference_error / 5).all()
+    for target, found, truth in (
+        ("logits", average.exact.flatten(1), exact.exact.flatten(1)),
+        ("encoder", average.encoder_gradient(average.exact), exact.encoder_gradient(exact.exact)),
+    ):
+        distance = (found - truth).norm(dim=-1) / truth.norm(dim=-1)
+        assert (exact.reference_errors[target] == 0).all()
+        assert (distance < 5 * average.reference_errors[target]).all()
+        assert (distance > average.reference_errors[target] / 5).all()
 
 
 def test_encoder_gradient_is_the_chain_rule() -> None:
@@ -129,7 +133,7 @@ def test_decoder_evaluations_are_counted(name: str) -> None:
 
 def test_settings_cover_the_registry_and_the_grid() -> None:
     laboratory_config = LaboratoryConfig(
-        epsilon=[0.1, 1.0], temperature=[0.5], variants=[{"name": "direct", "direction": "away"}, {"name": "arm"}]
+        epsilon=[0.1, 1.0], temperature=[0.5], variants=[{"name": "direct", "direction": "away"}]
     )
     binary, categorical = settings(laboratory_config, 2, 2), settings(laboratory_config, 2, 3)
     assert {setting.config.name for setting in binary} == set(ESTIMATORS)
@@ -153,6 +157,11 @@ def test_settings_cover_the_registry_and_the_grid() -> None:
         ({"temperature": []}, r"laboratory.temperature=\[\] must be a list of numbers greater than 0"),
         ({"variants": [{"name": "dircet"}]}, "laboratory.variants: .* must be"),
         ({"variants": [{"name": "direct", "side": "left"}]}, "direct has no choice 'side'; it has"),
+        ({"variants": [{"name": "direct", "samples": 1.5}]}, "direct samples=1.5 must be a whole number"),
+        ({"variants": [{"name": "rebar", "initial_eta": math.nan}]}, "rebar initial_eta=nan must be a finite number"),
+        ({"variants": [{"name": "gumbel_softmax", "straight_through": "no"}]}, "straight_through=no must be true or"),
+        ({"variants": [{"name": "arm"}]}, "is measured already"),
+        ({"epsilon": [0.1, 0.1]}, "without repetitions"),
     ],
 )
 def test_bad_choices(choices: dict[str, object], message: str) -> None:
@@ -239,6 +248,9 @@ def test_figure1_from_its_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (["figure2"], "these overrides select 12 runs"),
         (["RUN", "trainer.epochs=3"], "gradients cannot override 'trainer.epochs'"),
         (["RUN", "laboratory.repeat=3"], "did you mean 'laboratory.repeats'?"),
+        (["RUN", "laboratory.repeats=2.5"], "laboratory.repeats=2.5: "),
+        (["RUN", "laboratory.variants=[{name: direct"], "is no override"),
+        (["RUN", "laboratory.variants=[{name: direct, samples: 1.5}]"], "samples=1.5 must be a whole number"),
         (["RUN", "laboratory.repeats=1"], "laboratory.repeats=1 must be at least 2"),
         (["RUN", "laboratory.images=100000"], "laboratory.images=100000 must be at most the"),
     ],

@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     runs.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="files of record")
 
     report = add(verbs, "report", "write or check a table from results/runs.csv", REPORT_EXAMPLES)
-    report.add_argument("table", help="figure1, figure2 or section61")
+    report.add_argument("table", help="figure1, figure1_20x2, figure2 or section61")
     report.add_argument("--format", choices=["md", "tex", "csv"], help="print the table instead of writing files")
     report.add_argument("--check", action="store_true", help="compare the written table with a regenerated one")
     report.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="files of record")

@@ -1,5 +1,6 @@
 """The schema of a run's configuration, its range checks, and all that touches Hydra and OmegaConf besides `cli.py`."""
 
+import copy
 import difflib
 import itertools
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from argmax_vae.data import BINARIZATIONS, DATASETS
 from argmax_vae.errors import UsageError
@@ -173,6 +175,33 @@ def from_plain(plain: dict[str, Any]) -> Config:
         return Config(**values)
     except (KeyError, TypeError) as error:
         raise UsageError(f"stored configuration does not fit this version: {error}") from None
+
+
+def overridden(plain: dict[str, Any], overrides: list[str], allowed: list[str], verb: str) -> dict[str, Any]:
+    """A stored configuration with other values at some keys `section.name`, of their types.
+
+    Raises UsageError, naming the verb, for a key that is not in `allowed`, and for a value of the wrong type.
+    """
+    changed = copy.deepcopy(plain)
+    types = {section.name: section.type for section in fields(Config)}
+    for override in overrides:
+        key, _, _ = override.partition("=")
+        if key not in allowed:
+            raise UsageError(f"{verb} cannot override {key!r}{nearest(key, allowed)}; it can {', '.join(allowed)}")
+        section = key.split(".")[0]
+        with one_line_errors((override,)):
+            try:
+                given = OmegaConf.from_dotlist([override])
+            except YAMLError:
+                raise UsageError(f"{override!r} is no override: write key=value") from None
+            try:
+                merged = OmegaConf.merge(OmegaConf.structured(types[section]), changed[section], given[section])
+            except OmegaConfBaseException as error:
+                raise UsageError(f"{override}: {str(error).strip().splitlines()[0]}") from None
+        container = OmegaConf.to_container(merged)
+        assert isinstance(container, dict)
+        changed[section] = container
+    return changed
 
 
 def cells(config_name: str, overrides: list[str]) -> list[Cell]:

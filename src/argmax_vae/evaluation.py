@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
-from argmax_vae.config import from_plain, nearest
+from argmax_vae.config import from_plain, overridden
 from argmax_vae.data.datasets import load_dataset
 from argmax_vae.errors import UsageError
 from argmax_vae.runs import RunDirectory, identity
@@ -36,15 +35,7 @@ def evaluate_run(path: Path, overrides: list[str]) -> pd.DataFrame:
     run = RunDirectory(path)
     plain = run.config()
     stored_identity = identity(plain)
-    for override in overrides:
-        key, _, value = override.partition("=")
-        if key not in OVERRIDABLE:
-            raise UsageError(
-                f"evaluate cannot override {key!r}{nearest(key, list(OVERRIDABLE))}; it can {', '.join(OVERRIDABLE)}"
-            )
-        section, name = key.split(".")
-        plain[section][name] = yaml.safe_load(value)
-    config = from_plain(plain)
+    config = from_plain(overridden(plain, overrides, list(OVERRIDABLE), "evaluate"))
     stored = load_checkpoint(run.best)
     if stored.get("identity") != stored_identity:
         raise UsageError(f"{run.best} belongs to another configuration than {run.path / 'config.yaml'}")

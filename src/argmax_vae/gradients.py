@@ -4,13 +4,15 @@ The gradient measured is that of E_q[θ(z)] on a fixed batch, with respect to th
 over the batch, to the weights of the encoder; the KL term has no noise and is left out. With estimates g_1 … g_R, their
 mean m, and the exact gradient e, over coordinates c:
 
-    bias                 mean_c |m_c − e_c|                  the paper's Figure 1, left
-    standard deviation   mean_c std_r(g_rc)                  the paper's Figure 1, right
+    bias                 mean_c |m_c − e_c|
+    standard deviation   mean_c std_r(g_rc)
     mean-squared error   mean_r ‖g_r − e‖²  =  squared bias + variance, all three divided by ‖e‖² in the file
     cosine               mean_r of g_r·e / (‖g_r‖ ‖e‖)
 
-A finite R makes |m − e| positive without any bias: `bias_noise` is what an unbiased estimator of the same spread would
-show, √(2/π) std/√R, and `squared_bias` has the like, variance/R, taken off.
+The first two are the paper's Figure 1, which has "the average difference from REINFORCE gradient" in place of that
+from the exact one. A finite R makes |m − e| positive without any bias: `bias_noise` is what an unbiased estimator of
+the same spread would show, √(2/π) std/√R, and `squared_bias` has the like, variance/R, taken off, and the squared
+standard error of e where e is itself a long-run average.
 """
 
 import math
@@ -72,8 +74,12 @@ class LaboratoryConfig:
             values = getattr(self, name)
             if not values or any(not (value > 0 and math.isfinite(value)) for value in values):
                 raise UsageError(f"laboratory.{name}={values} must be a list of numbers greater than 0")
-        for variant in self.variants:
+            if len(set(values)) < len(values):
+                raise UsageError(f"laboratory.{name}={values} must be a list without repetitions")
+        for index, variant in enumerate(self.variants):
             variant_config(variant)
+            if len(variant) < 2 or variant in self.variants[:index]:
+                raise UsageError(f"laboratory.variants: {variant} is measured already; give it a choice of its own")
 
 
 def variant_config(variant: Any) -> EstimatorConfig:
@@ -83,11 +89,31 @@ def variant_config(variant: Any) -> EstimatorConfig:
             f"laboratory.variants: {variant} must be {{name: ESTIMATOR, …}}, one of {', '.join(ESTIMATORS)}"
         )
     config_class = ESTIMATORS[variant["name"]].config_class
-    known = [inner.name for inner in fields(config_class) if inner.type is not Schedule]
-    for key in variant:
+    known = {inner.name: inner.type for inner in fields(config_class) if inner.type is not Schedule}
+    for key, value in variant.items():
         if key not in known:
             raise UsageError(f"laboratory.variants: {variant['name']} has no choice {key!r}; it has {', '.join(known)}")
+        if not fits(value, known[key]):
+            raise UsageError(f"laboratory.variants: {variant['name']} {key}={value} must be {TYPE_NAMES[known[key]]}")
     return config_class(**variant)
+
+
+TYPE_NAMES: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a finite number",
+    str: "a word",
+    list[int]: "a list of whole numbers",
+}
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value from a YAML file is of a field's type."""
+    if kind == list[int]:
+        return isinstance(value, list) and all(fits(item, int) for item in value)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 @dataclass(frozen=True)
@@ -126,7 +152,11 @@ def settings(laboratory: LaboratoryConfig, n: int, k: int) -> list[Setting]:
 
 
 class CountingLoss:
-    """A loss that counts the decoder evaluations per image that it is asked for."""
+    """A loss that counts the decoder evaluations per image that it is asked for.
+
+    What is asked for, not what is computed: for n = 1 and in an enumeration the same codes serve all images, and a
+    linear decoder needs no evaluation for a candidate.
+    """
 
     def __init__(self, loss: CodeLoss, images: int) -> None:
         self.loss = loss
@@ -150,10 +180,16 @@ class CountingLoss:
 
 
 class Moments:
-    """Running moments of errors g − e of S seeds: (seeds, coordinates) each, in float64."""
+    """Running moments of errors g − e of S seeds: (seeds, coordinates) each, in float64.
 
-    def __init__(self, exact: Float[Tensor, "seeds coordinates"]) -> None:
+    `exact_error` is the standard error of e as a fraction of its norm.
+    """
+
+    def __init__(
+        self, exact: Float[Tensor, "seeds coordinates"], exact_error: Float[Tensor, "seeds"] | float = 0.0
+    ) -> None:
         self.exact = exact.double()
+        self.exact_error = torch.as_tensor(exact_error, device=exact.device).expand(len(exact))
         self.first = torch.zeros_like(self.exact)
         self.second = torch.zeros_like(self.exact)
         self.cosine = self.exact.new_zeros(len(exact))
@@ -167,6 +203,12 @@ class Moments:
         self.cosine += torch.nan_to_num(torch.cosine_similarity(gradient, self.exact, dim=-1, eps=0.0))
         self.number += 1
 
+    def relative_error(self) -> Float[Tensor, "seeds"]:
+        """Standard error of the mean of what was added, as a fraction of that mean's norm, where `exact` is zero."""
+        mean = self.first / self.number
+        variance = (self.second / self.number - mean.square()).clamp_min(0).sum(-1)
+        return (variance / self.number / mean.square().sum(-1)).sqrt()
+
     def results(self) -> dict[str, Float[Tensor, "seeds"]]:
         """The quantities of the module's docstring, for each seed."""
         mean = self.first / self.number
@@ -178,7 +220,7 @@ class Moments:
             "bias": mean.abs().mean(-1),
             "bias_noise": math.sqrt(2 / (math.pi * self.number)) * deviation,
             "standard_deviation": deviation,
-            "squared_bias": (mean.square().sum(-1) - total / self.number) / size,
+            "squared_bias": (mean.square().sum(-1) - total / self.number) / size - self.exact_error.square(),
             "variance": total / size,
             "mean_squared_error": self.second.sum(-1) / self.number / size,
             "cosine": self.cosine / self.number,
@@ -197,7 +239,7 @@ class Laboratory:
         self.encoded = networks.encode(self.images)
         self.logits = self.encoded.detach().requires_grad_()
         self.parameters = list(networks.encoder.parameters())
-        self.exact, self.reference, self.reference_error = self.exact_gradient()
+        self.exact, self.reference, self.reference_errors = self.exact_gradient()
 
     def noise(self, repeat: int, purpose: str) -> SeedNoise:
         return SeedNoise(self.seeds, self.logits.device).restart(repeat, purpose)
@@ -214,20 +256,25 @@ class Laboratory:
         grads = torch.autograd.grad(self.encoded, self.parameters, gradient / gradient.shape[1], retain_graph=True)
         return torch.cat([grad.flatten(1) for grad in grads], 1)
 
-    def exact_gradient(self) -> tuple[Float[Tensor, "seeds batch n k"], str, Float[Tensor, "seeds"]]:
-        """The exact gradient, how it was found, and its own standard error as a fraction of its norm."""
+    def exact_gradient(self) -> tuple[Float[Tensor, "seeds batch n k"], str, dict[str, Float[Tensor, "seeds"]]]:
+        """The exact gradient, how it was found, and for each target its standard error as a fraction of its norm."""
         n, k = self.logits.shape[-2:]
         if k**n <= self.config.limit:
             gradient = self.gradient(Exact(ExactConfig(limit=self.config.limit)), self.loss, self.noise(0, "reference"))
-            return gradient, "enumeration", torch.zeros(len(self.seeds))
+            none = torch.zeros(len(self.seeds), device=gradient.device)
+            return gradient, "enumeration", {"logits": none, "encoder": none}
         estimator = LocalExpectation(LocalExpectationConfig())
-        moments = Moments(torch.zeros_like(self.logits).flatten(1))
+        moments = {
+            "logits": Moments(torch.zeros_like(self.logits).flatten(1)),
+            "encoder": Moments(torch.zeros_like(self.encoder_gradient(self.logits.detach()))),
+        }
         for repeat in range(self.config.reference_repeats):
-            moments.add(self.gradient(estimator, self.loss, self.noise(repeat, "reference")).flatten(1))
-        mean = moments.first / moments.number
-        error = (moments.second / moments.number - mean.square()).clamp_min(0).sum(-1) / moments.number
-        how = f"mean of {moments.number} local expectations"
-        return mean.float().reshape(self.logits.shape), how, (error / mean.square().sum(-1)).sqrt().cpu()
+            gradient = self.gradient(estimator, self.loss, self.noise(repeat, "reference"))
+            moments["logits"].add(gradient.flatten(1))
+            moments["encoder"].add(self.encoder_gradient(gradient))
+        mean = (moments["logits"].first / self.config.reference_repeats).float().reshape(self.logits.shape)
+        how = f"mean of {self.config.reference_repeats} local expectations"
+        return mean, how, {target: of_target.relative_error() for target, of_target in moments.items()}
 
     def adapted(self, config: EstimatorConfig) -> Estimator:
         """An estimator whose learned and remembered values have settled on these networks and images."""
@@ -248,18 +295,24 @@ class Laboratory:
             estimator.observe(estimate.loss)
         return estimator.requires_grad_(False).eval()
 
+    def wait(self) -> None:
+        """Until the device has done what it was given, so that times are of what lies between."""
+        if self.logits.device.type == "cuda":
+            torch.cuda.synchronize()
+
     def measure(self, setting: Setting) -> list[dict[str, Any]]:
         """A row for every target (logits, encoder) and seed."""
         estimator = self.adapted(setting.config)
-        moments = {"logits": Moments(self.exact.flatten(1)), "encoder": Moments(self.encoder_gradient(self.exact))}
+        exact = {"logits": self.exact.flatten(1), "encoder": self.encoder_gradient(self.exact)}
+        moments = {target: Moments(exact[target], self.reference_errors[target]) for target in exact}
         counting = CountingLoss(self.loss, self.images.shape[:2].numel())
         seconds = []
         for repeat in range(self.config.repeats):
             noise = self.noise(repeat, "noise")
+            self.wait()
             start = time.perf_counter()
             gradient = self.gradient(estimator, counting, noise)
-            if gradient.device.type == "cuda":
-                torch.cuda.synchronize()
+            self.wait()
             seconds.append(time.perf_counter() - start)
             moments["logits"].add(gradient.flatten(1))
             moments["encoder"].add(self.encoder_gradient(gradient))
@@ -282,7 +335,7 @@ class Laboratory:
                     "repeats": self.config.repeats,
                     "images": self.images.shape[1],
                     "reference": self.reference,
-                    "reference_error": float(f"{self.reference_error[index].item():.3g}"),
+                    "reference_error": float(f"{self.reference_errors[target][index].item():.3g}"),
                 }
                 rows.append(row)
         return rows

@@ -15,10 +15,9 @@ from typing import Any
 
 import pandas as pd
 import torch
-import yaml
 
 from argmax_vae import runs
-from argmax_vae.config import Config, cells, from_plain, nearest, primary_configs
+from argmax_vae.config import Config, cells, from_plain, nearest, overridden, primary_configs
 from argmax_vae.data.binarization import fixed_sample, prepare
 from argmax_vae.data.datasets import load_dataset
 from argmax_vae.errors import UsageError
@@ -35,14 +34,16 @@ OVERRIDABLE_SECTIONS = ("laboratory", "runtime", "paths")
 def measure_gradients(target: str, overrides: list[str]) -> int:
     """Measure on a run's directory, or on the run of a primary config, trained first if it is not; the exit code.
 
-    A config whose table is in `report.FIGURES` gets its files in the results directory, any other run in its own.
+    A config whose table is in `report.FIGURES` gets its files in the results directory, anything else in the run's.
     Raises UsageError when `target` is neither, an override is unknown, or the run's networks are damaged.
     """
+    of_record = False
     if (Path(target) / "config.yaml").is_file():
         run, config = RunDirectory(Path(target)), stored_config(RunDirectory(Path(target)), overrides)
     elif target in primary_configs():
         found = single(cells(target, overrides))
         config, run = found[0].config, RunDirectory.of(found[0].plain)
+        of_record = config.table in report.FIGURES
         code = 0 if run.is_done else launch_cells(target, overrides, found)
         if not run.is_done:
             return code
@@ -52,7 +53,7 @@ def measure_gradients(target: str, overrides: list[str]) -> int:
             f"configs are {', '.join(primary_configs())}, and `argmax-vae runs` lists the runs"
         )
     frame = measured(run, config)
-    if config.table in report.FIGURES:
+    if of_record:
         results = Path(config.paths.results)
         write_atomic(results / f"{config.table}.csv", partial(frame.to_csv, index=False))
         written = [results / f"{config.table}.csv", *report.write(config.table, results)]
@@ -69,14 +70,8 @@ def stored_config(run: RunDirectory, overrides: list[str]) -> Config:
     """The configuration of a run with overrides of the sections that do not change what was trained."""
     plain = run.config()
     plain.setdefault("laboratory", asdict(LaboratoryConfig()))
-    for override in overrides:
-        key, _, value = override.partition("=")
-        section, _, name = key.partition(".")
-        if section not in OVERRIDABLE_SECTIONS or name not in plain[section]:
-            known = [f"{part}.{inner}" for part in OVERRIDABLE_SECTIONS for inner in plain[part]]
-            raise UsageError(f"gradients cannot override {key!r}{nearest(key, known)}; it can {', '.join(known)}")
-        plain[section][name] = yaml.safe_load(value)
-    return from_plain(plain)
+    allowed = [f"{section}.{name}" for section in OVERRIDABLE_SECTIONS for name in plain[section]]
+    return from_plain(overridden(plain, overrides, allowed, "gradients"))
 
 
 def measured(run: RunDirectory, config: Config) -> pd.DataFrame:

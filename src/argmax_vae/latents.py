@@ -113,8 +113,8 @@ def conditional_gumbel_scores(
 ) -> Float[Tensor, "*more_samples_batch n k"]:
     """Scores z̃ = log q + γ given that their arg max is `codes`, differentiable in the logits.
 
-    With e = −log v: z̃_b = −log e_b for the largest, z̃_j = −log(e_j/q_j + e_b) for the others (Tucker et al. 2017,
-    appendix C; Paulus et al. 2020, Equation 9), computed from logarithms.
+    With e = −log v: z̃_b = −log e_b for the largest, z̃_j = −log(e_j/q_j + e_b) for the others (Tucker et al. 2017;
+    Paulus et al. 2020), computed from logarithms.
     """
     log_exponential = -gumbel_from_uniform(uniform)
     of_largest = (log_exponential * codes).sum(-1, keepdim=True)
@@ -129,8 +129,8 @@ def conditional_logistic_scores(
 ) -> Float[Tensor, "*batch n"]:
     """Scores z̃ = a + logistic noise of binary variables given b = [z̃ > 0], differentiable in the one logit a.
 
-    z̃ = log(v/((1 − v)(1 − p)) + 1) for b = 1 and −log(v/((1 − v)p) + 1) for b = 0, p = σ(a) (Tucker et al. 2017,
-    appendix B; Grathwohl et al. 2018, appendix B), written with softplus.
+    z̃ = log(v/((1 − v)(1 − p)) + 1) for b = 1 and −log(v/((1 − v)p) + 1) for b = 0, p = σ(a) (Tucker et al. 2017;
+    Grathwohl et al. 2018), written with softplus.
     """
     logistic = logistic_from_uniform(uniform)
     above = F.softplus(logistic + F.softplus(logits))

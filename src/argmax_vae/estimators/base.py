@@ -31,10 +31,11 @@ class EstimatorConfig:
         if value not in allowed:
             raise UsageError(f"estimator.{field_name}={value} must be one of {', '.join(allowed)}")
 
-    def require_binary(self, k: int) -> None:
-        """Raise UsageError unless k = 2."""
+    def require_binary(self, k: int, choice: str = "") -> None:
+        """Raise UsageError, naming the choice that asks for it, unless k = 2."""
         if k != 2:
-            raise UsageError(f"estimator={self.name} needs binary latents, k = 2; model.latents has k = {k}")
+            what = f"estimator={self.name}" + (f" with estimator.{choice}" if choice else "")
+            raise UsageError(f"{what} needs binary latents, k = 2; model.latents has k = {k}")
 
     def require_at_least(self, field_name: str, smallest: int) -> None:
         """Raise UsageError unless the field is at least `smallest`."""

@@ -8,8 +8,10 @@ max codes can be averaged over the noise that remains (Rao-Blackwell), which kee
 
       E[(z_i − z_{−ε,i})/ε | z_−i] = (softmax(φ_i) − softmax(φ_i − εθ_i))/ε.
 
-The second conditions on less and so has the least variance of the three. As ε → 0 it becomes the local expectation
-gradient, which is unbiased: what remains of direct is then its bias of order ε.
+The second conditions on less, so every coordinate of the logits' gradient has the least variance of the three; as it
+conditions on another z_−i for every i, that need not hold for combinations of coordinates, such as the gradient of the
+encoder's weights. As ε → 0 it becomes the local expectation gradient, which is unbiased: what is left of direct is then
+its bias, of order ε, or ε² if symmetric.
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,9 @@
 """Gumbel-Rao (Paulus et al. 2020): straight-through Gumbel-Softmax, averaged over the noise given the hard sample.
 
-∇_φ ≈ (1/R) Σ_r (∂softmax((φ + γ_r)/τ)/∂φ)ᵀ ∇_z θ(z),  γ_r ~ p(γ | z = argmax(φ + γ)).
+∇_φ ≈ (1/R) Σ_r (∂softmax((φ + γ_r)/τ)/∂φ)ᵀ ∇_z θ(z),  γ_r ~ p(γ | z = argmax(φ + γ)),
 
-The bias is that of straight-through Gumbel-Softmax, the variance is at most as large, and the decoder is evaluated
-once per image whatever R is.
+with γ_r held fixed in the derivative. The bias is that of straight-through Gumbel-Softmax, the variance is at most as
+large, and the decoder is evaluated once per image whatever R is.
 """
 
 from dataclasses import dataclass, field

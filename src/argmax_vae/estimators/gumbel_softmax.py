@@ -54,7 +54,7 @@ class GumbelSoftmax(Estimator):
         log_codes = exp_concrete_sample(logits, gumbel_from_uniform(noise["uniform"]), temperature)
         codes = log_codes.exp()
         if self.config.straight_through:
-            codes = one_hot_argmax(codes.detach()) + codes - codes.detach()
+            codes = one_hot_argmax(codes.detach()) + (codes - codes.detach())
         losses = loss(codes).mean(0)
         return Estimate(
             objective=losses,

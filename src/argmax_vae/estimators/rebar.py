@@ -56,7 +56,7 @@ class RebarConfig(EstimatorConfig):
 
     def validate_latents(self, n: int, k: int) -> None:
         if self.parameterization == "binary":
-            self.require_binary(k)
+            self.require_binary(k, "parameterization=binary")
 
     def describe_schedule(self) -> str:
         return f"τ, η learned, loss per {self.reduction}"

@@ -54,6 +54,8 @@ class Reinforce(Estimator):
     weight: Tensor
 
     def prepare(self, n: int, k: int, seeds: Sequence[int] | None = None) -> "Reinforce":
+        if self.config.baseline != "moving_average":
+            return self
         shape = () if seeds is None else (len(seeds), 1)
         self.register_buffer("average", torch.zeros(shape))
         self.register_buffer("weight", torch.zeros(shape))
