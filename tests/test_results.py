@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from argmax_vae import report
-from argmax_vae.report import tables
+from argmax_vae.report import laboratory, tables
 
 TOP = Path(__file__).parents[1]
 RESULTS = TOP / "results"
@@ -18,6 +18,11 @@ SEARCHES = {"direct": "written_direct", "gumbel_softmax": "written_gumbel_softma
 @pytest.mark.parametrize("name", tables.TABLES)
 def test_committed_table_equals_regenerated_one(name: str) -> None:
     assert tables.check(name, RESULTS) == []
+
+
+@pytest.mark.parametrize("name", laboratory.FIGURES)
+def test_committed_gradients_equal_regenerated_ones(name: str) -> None:
+    assert laboratory.check(name, RESULTS) == []
 
 
 def test_readme_shows_the_committed_table(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,8 @@ KEY = ["estimator", "choices", "parameter", "value"]
 NUMBERS = ["bias", "bias_noise", "standard_deviation", "squared_bias", "variance", "mean_squared_error", "cosine"]
 COSTS = ["decoder_evaluations", "milliseconds"]
 COLUMNS = [*KEY, "target", "seed", *NUMBERS, *COSTS, "repeats", "images", "reference", "device", "commit"]
+FILLS = ("full", "none", "left", "bottom", "right", "top")
+EXACT = 1e-8
 PAPERS = ("direct", "gumbel_softmax")
 
 
@@ -205,26 +207,35 @@ def draw_figure1(frame: pd.DataFrame) -> Figure:
 def draw_frontier(frame: pd.DataFrame) -> Figure:
     """Every estimator: squared bias against variance, and mean-squared error against decoder evaluations.
 
-    A line joins an estimator's values of ε or τ. Squared biases below the noise of their estimate sit on the left edge.
+    A line joins an estimator's values of ε or τ; variants of an estimator differ in how their markers are filled.
+    Squared biases below the noise of their estimate sit on the left edge; what is exact up to rounding is left out.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10.4, 4.6), layout="constrained")
     frontier, cost = figure.subplots(1, 2)
     means = averaged(frame, "logits")
+    means = means[means["mean_squared_error"] > EXACT]
     found = means["squared_bias"].clip(lower=0)
     noise = means["variance"] / float(frame["repeats"].iloc[0])
     means["shown"] = np.where(found > noise, found, np.nan)
     edge = 0.5 * float(np.nanmin(means["shown"])) if means["shown"].notna().any() else 1e-6
     means["shown"] = means["shown"].fillna(edge)
     for (estimator, choices), rows in means.groupby(["estimator", "choices"], sort=False):
-        look, filled = style(str(estimator)), "white" if choices else style(str(estimator)).color
+        look = style(str(estimator))
+        variants = means.loc[means["estimator"] == estimator, "choices"].unique().tolist()
+        fill = FILLS[variants.index(choices) % len(FILLS)]
         name = f"{look.label}{f', {choices}' if choices else ''}"
-        line = {"color": look.color, "linestyle": look.line, "linewidth": 0.9, "marker": look.marker, "mfc": filled}
+        line = {"color": look.color, "linestyle": look.line, "linewidth": 0.9, "marker": look.marker, "fillstyle": fill}
         ordered = rows.sort_values("value")
-        frontier.plot(ordered["shown"], ordered["variance"].clip(lower=1e-9), markersize=5, label=name, **line)
-        cost.plot(ordered["decoder_evaluations"], ordered["mean_squared_error"].clip(lower=1e-9), markersize=5, **line)
-    finish(frontier, "squared bias / squared norm of the gradient", "variance / squared norm", "bias against variance")
+        frontier.plot(ordered["shown"], ordered["variance"], markersize=5, label=name, **line)
+        cost.plot(ordered["decoder_evaluations"], ordered["mean_squared_error"], markersize=5, **line)
+    finish(
+        frontier,
+        "squared bias / squared norm (left edge: below its noise)",
+        "variance / squared norm",
+        "bias against variance",
+    )
     finish(cost, "decoder evaluations per image", "mean-squared error / squared norm", "error against cost")
     frontier.get_legend().remove()
     figure.legend(*frontier.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=7)
