@@ -35,6 +35,7 @@ COSTS = ["decoder_evaluations", "milliseconds"]
 COLUMNS = [*KEY, "target", "seed", *NUMBERS, *COSTS, "repeats", "images", "reference", "device", "commit"]
 FILLS = ("full", "none", "left", "bottom", "right", "top")
 EXACT = 1e-8
+VISIBLE = 1e-6
 PAPERS = ("direct", "gumbel_softmax")
 
 
@@ -83,9 +84,10 @@ def cells(frame: pd.DataFrame, target: str) -> list[dict[str, str]]:
                 + (f" ± {error.half_width:.1g}" if np.isfinite(error.half_width) else ""),
                 "cosine": f"{row['cosine']:.3f}",
                 "decoder evaluations": f"{row['decoder_evaluations']:g}",
-                "ms": f"{row['milliseconds']:.2f}",
             }
         )
+        if np.isfinite(row["milliseconds"]):
+            found[-1]["ms"] = f"{row['milliseconds']:.2f}"
     return [
         {name: text if name == "estimator" else text.replace("-", "−") for name, text in cell.items()} for cell in found
     ]
@@ -95,13 +97,17 @@ def caption(frame: pd.DataFrame) -> str:
     first = frame.iloc[0]
     seeds, repeats = frame["seed"].nunique(), int(first["repeats"])
     commits = ", ".join(sorted({str(commit)[:10] for commit in frame["commit"].dropna()})) or "none"
+    times = f"ms are medians of one estimate of all {seeds} models up to the logits. "
+    if frame["milliseconds"].isna().all():
+        times = ""
     return (
         "Each estimator at the ε or τ with the least mean-squared error of the grid. Squared bias, variance and "
         "mean-squared error are fractions of the squared norm of the exact gradient; a squared bias has the noise of "
         "its finite mean taken off and may come out below zero; ± is the half width of the 95 % Student-t interval "
         f"over {seeds} trained models. {repeats} estimates per model, {int(first['images'])} validation images, exact "
-        f"gradient by {first['reference']}. Decoder evaluations are per image; ms are medians of one estimate of all "
-        f"{seeds} models up to the logits. Origin: device {first['device']}; torch {first.get('torch', '')}; "
+        f"gradient by {first['reference']}. Decoder evaluations are the losses that an estimate asks for, per image; "
+        "for n = 1 and in an enumeration the same codes serve all images, and a linear decoder needs none for a "
+        f"candidate. {times}Origin: device {first['device']}; torch {first.get('torch', '')}; "
         f"commit {commits}."
     )
 
@@ -208,7 +214,8 @@ def draw_frontier(frame: pd.DataFrame) -> Figure:
     """Every estimator: squared bias against variance, and mean-squared error against decoder evaluations.
 
     A line joins an estimator's values of ε or τ; variants of an estimator differ in how their markers are filled.
-    Squared biases below the noise of their estimate sit on the left edge; what is exact up to rounding is left out.
+    Squared biases below the noise of their estimate sit on the left edge, variances of rounding errors on the lower
+    one; what is exact up to rounding is left out.
     """
     from matplotlib.figure import Figure
 
@@ -218,6 +225,8 @@ def draw_frontier(frame: pd.DataFrame) -> Figure:
     means = means[means["mean_squared_error"] > EXACT]
     found = means["squared_bias"].clip(lower=0)
     noise = means["variance"] / float(frame["repeats"].iloc[0])
+    variance = means["variance"]
+    means["variance"] = variance.clip(lower=variance[variance > VISIBLE].min() / 3)
     means["shown"] = np.where(found > noise, found, np.nan)
     edge = 0.5 * float(np.nanmin(means["shown"])) if means["shown"].notna().any() else 1e-6
     means["shown"] = means["shown"].fillna(edge)
