@@ -35,12 +35,12 @@ def main() -> int:
 
 def table(found: dict[str, Path]) -> str:
     """Test bound and its parts, mean ± half width of the 95 % Student-t interval over seeds."""
-    lines = [f"{'estimator':18} {'test bound (nats)':>20} {'KL':>6} {'codes in use':>13} {'seeds':>6} {'seconds':>8}"]
+    lines = [f"{'estimator':22} {'test bound (nats)':>20} {'KL':>6} {'codes in use':>13} {'seeds':>6} {'seconds':>8}"]
     for name, path in found.items():
         rows = pd.read_csv(path / "seeds.csv")
         bound = mean_interval(rows["test_bound"])
         lines.append(
-            f"{style(name).label:18} {bound.mean:11.2f} ± {bound.half_width:6.2f} {rows['test_kl'].mean():6.2f} "
+            f"{style(name).label:22} {bound.mean:11.2f} ± {bound.half_width:6.2f} {rows['test_kl'].mean():6.2f} "
             f"{rows['test_codes_in_use'].mean():13.2f} {len(rows):6d} {rows['seconds'].iloc[0]:8.1f}"
         )
     return "\n".join(lines)
@@ -48,20 +48,22 @@ def table(found: dict[str, Path]) -> str:
 
 def draw(found: dict[str, Path], latents: str) -> Figure:
     """Test bound over epochs with interval bands above prior samples of each estimator."""
-    figure = Figure(figsize=(9, 3.4 + 1.6 * ((len(found) + 2) // 3)), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[3.4, 1.6 * ((len(found) + 2) // 3)])
+    columns = min(5, len(found))
+    rows = -(-len(found) // columns)
+    figure = Figure(figsize=(12, 4.4 + 1.3 * rows), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[4.4, 1.3 * rows])
     axes = above.subplots()
     for name, path in found.items():
         metrics = pd.read_csv(path / "metrics.csv")
         curve_with_band(axes, metrics.pivot(index="epoch", columns="seed", values="test_bound"), style(name))
     axes.set(xlabel="epoch", ylabel="test bound (nats)", title=f"8×8 digits, {latents.replace('x', '×')} latents")
-    axes.legend(frameon=False)
-    panels = below.subplots((len(found) + 2) // 3, min(3, len(found)), squeeze=False).flatten()
+    above.legend(loc="outside right center", frameon=False)
+    panels = below.subplots(rows, columns, squeeze=False).flatten()
     for panel in panels:
         panel.axis("off")
     for panel, (name, path) in zip(panels, found.items(), strict=False):
         panel.imshow(image.imread(path / "samples.png"), cmap="gray")
-        panel.set_title(f"samples, {style(name).label}", fontsize=9)
+        panel.set_title(f"samples, {style(name).label}", fontsize=8)
     return figure
 
 

@@ -157,5 +157,7 @@ def test_wrong_choices(name: str, choices: dict[str, object], message: str) -> N
 def test_binary_estimators_refuse_other_latents(name: str, choices: dict[str, object]) -> None:
     config = ESTIMATORS[name].config_class(**choices)
     config.validate_latents(20, 2)
-    with pytest.raises(UsageError, match=rf"^estimator={name}.* needs binary latents, k = 2; model\.latents has k = 3$"):
+    with pytest.raises(
+        UsageError, match=rf"^estimator={name}.* needs binary latents, k = 2; model\.latents has k = 3$"
+    ):
         config.validate_latents(20, 3)
