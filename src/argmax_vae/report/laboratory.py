@@ -133,6 +133,8 @@ def render(name: str, frame: pd.DataFrame, format: str) -> str:
             lines += [" & ".join(escape(cell) for cell in row.values()) + r" \\" for row in rows]
             lines += [r"\hline", r"\end{tabular}"]
     lines.append(caption(frame) if format == "md" else f"% {caption(frame)}")
+    if format == "md" and name in FIGURES:
+        lines += ["", "```sh", f"argmax-vae gradients {name}", f"argmax-vae report {name}", "```"]
     return "\n".join(lines) + "\n"
 
 
