@@ -196,7 +196,7 @@ class DiscreteVAE(pl.LightningModule):
         self.networks = Networks(pixels, model.n, model.k, model.hidden, seeds)
         self.best = copy.deepcopy(self.networks).requires_grad_(False)
         self.candidates = CandidateLosses(runtime.candidates)
-        self.compiled_terms = CompiledOrEager(self.terms) if runtime.compile and estimator.compiles else self.terms
+        self.compiled_terms = CompiledOrEager(self.terms) if runtime.compile else self.terms
         count = len(seeds)
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
         self.register_buffer("best_bound", torch.full((count,), math.inf, dtype=torch.float64))

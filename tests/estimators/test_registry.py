@@ -93,7 +93,7 @@ def test_any_leading_dimensions(name: str, leading: tuple[int, ...], generator: 
     assert gradient.shape == logits.shape
 
 
-@pytest.mark.parametrize("name", [name for name, estimator in ESTIMATORS.items() if estimator.compiles])
+@pytest.mark.parametrize("name", ESTIMATORS)
 def test_same_objective_when_traced(name: str) -> None:
     """The whole training objective in one graph, as torch.compile records it, against the eager one."""
     n, k = latents(name)

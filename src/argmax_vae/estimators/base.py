@@ -63,12 +63,11 @@ class Estimate:
 class Estimator(nn.Module):
     """A gradient estimator. Randomness is drawn by `noise` and used by `forward`, which is a pure function of it.
 
-    `has_relaxed_codes`: its estimates carry relaxed codes; `compiles`: torch.compile can trace `forward`.
+    `has_relaxed_codes`: its estimates carry relaxed codes.
     """
 
     config_class: ClassVar[type[EstimatorConfig]]
     has_relaxed_codes: ClassVar[bool] = False
-    compiles: ClassVar[bool] = True
 
     def __init__(self, config: Any) -> None:
         super().__init__()

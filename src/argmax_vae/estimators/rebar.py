@@ -5,15 +5,17 @@ variate c(z) = θ(softmax(z/τ)),
 
     ∇_φ E_q[θ(b)] = E[(θ(b) − η c(z̃)) ∇_φ log q(b) + η ∇_φ c(z) − η ∇_φ c(z̃)].
 
-τ and η follow the gradient of E‖g‖², whose derivative is that of the variance since E[g] does not depend on them.
+τ and η follow the gradient of E‖g‖², whose derivative is that of the variance since E[g] does not depend on them. All
+derivatives but the decoder's come from `torch.func`, the second order in τ included, so that a whole step compiles.
 With `parameterization=binary` (k = 2) the noise is one logistic variable per latent, as in the source, in place of two
 Gumbels. With `reduction=batch` the losses are averaged over the batch before the estimator, as in the script that the
 paper compared with: still unbiased, but every image's score carries the loss of all images.
 Cost: three decoder evaluations per image.
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,11 +64,13 @@ class RebarConfig(EstimatorConfig):
         return f"τ, η learned, loss per {self.reduction}"
 
 
+Parameters = dict[str, Tensor]
+
+
 class Rebar(Estimator):
     """The control variate is the relaxed loss."""
 
     config_class = RebarConfig
-    compiles = False
 
     def prepare(self, n: int, k: int, seeds: Sequence[int] | None = None) -> "Rebar":
         shape = () if seeds is None else (len(seeds), 1)
@@ -86,58 +90,88 @@ class Rebar(Estimator):
         noise: dict[str, Tensor],
         step: Int[Tensor, ""],
     ) -> Estimate:
-        with torch.enable_grad():
-            variable = logits.detach().requires_grad_()
-            codes, scores, conditional = self.scores(variable, noise)
-            losses = loss(codes)
-            control, control_given_codes = (self.control(loss, point) for point in (scores, conditional))
-            slopes = [
-                torch.autograd.grad(value.sum(), variable, create_graph=self.training)[0]
-                for value in (control, control_given_codes)
-            ]
-            eta = self.eta.to(logits.dtype)
-            weight = losses.detach() - eta * control_given_codes
-            if self.config.reduction == "batch" and weight.ndim > 0:
-                weight = weight.sum(-1, keepdim=True)
-            score = codes - logits.detach().softmax(-1)
-            gradient = weight[..., None, None] * score + eta[..., None, None] * (slopes[0] - slopes[1])
-            objective = with_gradient(losses, logits, gradient)
+        codes = self.codes(logits.detach(), noise)
+        losses = loss(codes)
+        slopes: Parameters = {}
+        with torch.no_grad():
+            frozen = logits.detach()
+            parameters = {name: value.detach() for name, value in self.named_parameters()}
+            estimate = functools.partial(self.gradient, frozen, loss, losses.detach(), codes, noise)
             if self.training:
-                objective = objective + self.with_variance_gradient(gradient)
+                slopes, gradient = torch.func.grad(self.second_moment, has_aux=True)(parameters, estimate)
+            else:
+                gradient = estimate(parameters)
+        objective = with_gradient(losses, logits, gradient)
+        for name, slope in slopes.items():
+            parameter = self.get_parameter(name)
+            change = (parameter - parameter.detach()) * slope
+            objective = objective + (change.sum() if self.eta.ndim == 0 else change.flatten(1).sum(-1, keepdim=True))
         learned = {"temperature": self.log_temperature.exp(), "eta": self.eta}
         metrics = {
             name: value.detach().squeeze(-1) if value.ndim else value.detach() for name, value in learned.items()
         }
         return Estimate(objective=objective, loss=losses.detach(), metrics=metrics)
 
+    def codes(self, logits: Float[Tensor, "*leading n k"], noise: dict[str, Tensor]) -> Float[Tensor, "*leading n k"]:
+        """The hard code b of the noise."""
+        if self.config.parameterization == "binary":
+            scores = binary_logits(logits) + logistic_from_uniform(noise["uniform"])
+            return binary_codes((scores > 0).to(logits.dtype))
+        return one_hot_argmax(logits.log_softmax(-1) + gumbel_from_uniform(noise["uniform"]))
+
     def scores(
-        self, logits: Float[Tensor, "*leading n k"], noise: dict[str, Tensor]
-    ) -> tuple[Float[Tensor, "*leading n k"], Tensor, Tensor]:
-        """The hard code b, and z and z̃, both differentiable in the logits: (…, n, k), or (…, n) if binary."""
+        self,
+        logits: Float[Tensor, "*leading n k"],
+        codes: Float[Tensor, "*leading n k"],
+        noise: dict[str, Tensor],
+    ) -> Tensor:
+        """z and z̃, both differentiable in the logits, on a first axis: (2, …, n, k), or (2, …, n) if binary."""
         if self.config.parameterization == "binary":
             logit = binary_logits(logits)
             scores = logit + logistic_from_uniform(noise["uniform"])
-            on = (scores > 0).to(logits.dtype)
-            return binary_codes(on), scores, conditional_logistic_scores(logit, on, noise["conditional"])
+            return torch.stack([scores, conditional_logistic_scores(logit, codes[..., 1], noise["conditional"])])
         scores = logits.log_softmax(-1) + gumbel_from_uniform(noise["uniform"])
-        codes = one_hot_argmax(scores)
-        return codes, scores, conditional_gumbel_scores(logits, codes, noise["conditional"])
+        return torch.stack([scores, conditional_gumbel_scores(logits, codes, noise["conditional"])])
 
-    def control(self, loss: CodeLoss, scores: Tensor) -> Float[Tensor, "*leading"]:
-        """c of z or z̃, in nats per image."""
-        temperature = self.log_temperature.exp().to(scores.dtype)
+    def control(self, loss: CodeLoss, scores: Tensor, parameters: Parameters) -> Float[Tensor, "two *leading"]:
+        """c of z and z̃, in nats per image."""
+        temperature = parameters["log_temperature"].exp().to(scores.dtype)
         if self.config.parameterization == "binary":
             return loss(binary_codes(torch.sigmoid(scores / temperature[..., None])))
         return loss((scores / temperature[..., None, None]).softmax(-1))
 
-    def with_variance_gradient(self, gradient: Float[Tensor, "*leading n k"]) -> Tensor:
-        """Zero, with the derivative of E‖g‖² per image with respect to the estimator's parameters, for each seed."""
-        parameters = list(self.parameters())
-        second_moment = gradient.pow(2).sum((-2, -1))
-        per_seed = second_moment.mean() if self.eta.ndim == 0 else second_moment.mean(-1).sum()
-        slopes = torch.autograd.grad(per_seed, parameters)
-        total = torch.zeros((), device=gradient.device)
-        for parameter, slope in zip(parameters, slopes, strict=True):
-            change = (parameter - parameter.detach()) * slope
-            total = total + (change.sum() if self.eta.ndim == 0 else change.flatten(1).sum(-1, keepdim=True))
-        return total
+    def controls(
+        self,
+        logits: Float[Tensor, "*leading n k"],
+        loss: CodeLoss,
+        codes: Float[Tensor, "*leading n k"],
+        noise: dict[str, Tensor],
+        parameters: Parameters,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "*leading"]]:
+        """The sum of c(z) − c(z̃) over images, which gives its slope in the logits, and c(z̃)."""
+        control, control_given_codes = self.control(loss, self.scores(logits, codes, noise), parameters)
+        return (control - control_given_codes).sum(), control_given_codes
+
+    def gradient(
+        self,
+        logits: Float[Tensor, "*leading n k"],
+        loss: CodeLoss,
+        losses: Float[Tensor, "*leading"],
+        codes: Float[Tensor, "*leading n k"],
+        noise: dict[str, Tensor],
+        parameters: Parameters,
+    ) -> Float[Tensor, "*leading n k"]:
+        """The estimate g of ∇_φ E_q[θ], differentiable in the estimator's parameters."""
+        controls = torch.func.grad(self.controls, has_aux=True)
+        slope, control_given_codes = controls(logits, loss, codes, noise, parameters)
+        eta = parameters["eta"].to(logits.dtype)
+        weight = losses - eta * control_given_codes
+        if self.config.reduction == "batch" and weight.ndim > 0:
+            weight = weight.sum(-1, keepdim=True)
+        return weight[..., None, None] * (codes - logits.softmax(-1)) + eta[..., None, None] * slope
+
+    def second_moment(self, parameters: Parameters, estimate: Callable[[Parameters], Tensor]) -> tuple[Tensor, Tensor]:
+        """E‖g‖² per image, summed over seeds, and g itself."""
+        gradient = estimate(parameters)
+        squares = gradient.pow(2).sum((-2, -1))
+        return (squares.mean() if self.eta.ndim == 0 else squares.mean(-1).sum()), gradient

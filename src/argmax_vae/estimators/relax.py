@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from argmax_vae.errors import UsageError
-from argmax_vae.estimators.rebar import Rebar, RebarConfig
+from argmax_vae.estimators.rebar import Parameters, Rebar, RebarConfig
 from argmax_vae.randomness import generator_for
 from argmax_vae.reconstruction import CodeLoss
 
@@ -54,8 +54,10 @@ class Relax(Rebar):
         self.scale = nn.Parameter(torch.zeros_like(self.eta))
         return self
 
-    def control(self, loss: CodeLoss, scores: Tensor) -> Float[Tensor, "*leading"]:
+    def control(self, loss: CodeLoss, scores: Tensor, parameters: Parameters) -> Float[Tensor, "two *leading"]:
         values = scores if self.config.parameterization == "binary" else scores.flatten(-2)
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            values = (torch.relu(values) if layer else values) @ weight.to(values.dtype) + bias.to(values.dtype)
-        return super().control(loss, scores) + self.scale.to(values.dtype) * values.squeeze(-1)
+        for layer in range(len(self.weights)):
+            weight, bias = (parameters[f"{kind}.{layer}"].to(values.dtype) for kind in ("weights", "biases"))
+            values = (torch.relu(values) if layer else values) @ weight + bias
+        surrogate = parameters["scale"].to(values.dtype) * values.squeeze(-1)
+        return super().control(loss, scores, parameters) + surrogate
