@@ -15,7 +15,14 @@ from argmax_vae.cli import main
 from argmax_vae.config import cells
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
-from argmax_vae.gradients import CountingLoss, Laboratory, LaboratoryConfig, Moments, settings
+from argmax_vae.gradients import (
+    CountingLoss,
+    Laboratory,
+    LaboratoryConfig,
+    Moments,
+    decoder_evaluations,
+    settings,
+)
 from argmax_vae.networks import Networks
 from argmax_vae.randomness import PlainNoise
 from argmax_vae.report import laboratory as report
@@ -283,3 +290,11 @@ def test_the_config_of_figure1_is_the_papers() -> None:
     assert (cell.config.model.n, cell.config.model.k, list(cell.config.model.hidden)) == (1, 10, [300])
     assert cell.config.laboratory.repeats == 500
     assert RunDirectory.of(cell.plain).path.name.startswith("mnist-one_hidden-1x10-reinforce")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("gumbel_softmax", 1), ("rebar", 3), ("direct", 21), ("local_expectation", 21), ("disarm", 2), ("reinforce", 4)],
+)
+def test_decoder_evaluations_of_an_estimate_for_20x2(name: str, expected: float) -> None:
+    assert decoder_evaluations(ESTIMATORS[name].config_class(), 20, 2) == expected

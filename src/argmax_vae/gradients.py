@@ -179,6 +179,18 @@ class CountingLoss:
         return self.loss.shared(codes)
 
 
+def decoder_evaluations(config: EstimatorConfig, n: int, k: int) -> float:
+    """Decoder evaluations per image that one estimate for latents n × k asks for."""
+    networks = Networks(1, n, k, [], [0])
+    counting = CountingLoss(Reconstruction(networks, torch.zeros(1, 1, 1)), 1)
+    estimator = ESTIMATORS[config.name](config).prepare(n, k, [0])
+    logits = torch.zeros(1, 1, n, k, requires_grad=True)
+    estimator(
+        logits, counting, estimator.noise((1, 1, n, k), SeedNoise([0], "cpu").restart(0, "noise")), torch.tensor(STEP)
+    )
+    return counting.evaluations
+
+
 class Moments:
     """Running moments of errors g − e of S seeds: (seeds, coordinates) each, in float64.
 

@@ -191,6 +191,11 @@ def record(run: RunDirectory, table: str, protocol: str) -> pd.DataFrame:
     before: dict[str, Any] = {"table": table, "protocol": protocol, "run": run.path.name}
     for column, (section, key) in RECORD_COLUMNS.items():
         before[column] = plain[section][key]
+    from argmax_vae.config import from_plain
+    from argmax_vae.gradients import decoder_evaluations
+
+    config = from_plain(plain)
+    before["decoder_evaluations"] = decoder_evaluations(config.estimator, config.model.n, config.model.k)
     origin = run.provenance()
     after = {
         "torch": origin["packages"]["torch"],

@@ -10,7 +10,7 @@ from argmax_vae.report import TABLES
 PAPER = Path(__file__).parents[2] / "results" / "paper"
 
 
-@pytest.mark.parametrize("name", list(TABLES))
+@pytest.mark.parametrize("name", [name for name, table in TABLES.items() if table.published])
 def test_published_values_belong_to_the_sizes_of_the_table(name: str) -> None:
     paper = pd.read_csv(PAPER / f"{name}.csv")
     assert list(paper.columns) == ["n", "k", "estimator", "metric", "value", "source"]

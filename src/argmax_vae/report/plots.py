@@ -126,7 +126,9 @@ def digest(name: str, **frames: pd.DataFrame) -> str:
     """
     code = hashlib.sha256()
     for key in sorted(frames):
-        frame, columns = frames[key], _DRAWN[key]
+        frame, columns = frames[key], list(_DRAWN[key])
+        if key == "runs" and definition(name).equal_evaluations:
+            columns.append("decoder_evaluations")
         require(frame, columns, f"{key}.csv" if key != "paper" else definition(name).paper)
         rows = frame[frame["table"] == name] if "table" in columns else frame
         lines = rows[columns].to_csv(index=False, header=False, lineterminator="\n").splitlines()
@@ -162,7 +164,16 @@ def section61(runs: pd.DataFrame, paper: pd.DataFrame, path: Path) -> None:
     _save(draw_section61(runs, paper), path, code)
 
 
-FIGURES: dict[str, Callable[..., None]] = {"figure2": figure2, "section61": section61}
+def estimators(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFrame, path: Path) -> None:
+    """Write the comparison of all estimators as SVG: test bound over epochs and over decoder evaluations.
+
+    Arguments and errors are those of :func:`figure2`.
+    """
+    code = digest("estimators", runs=runs, curves=curves, paper=paper)
+    _save(draw_estimators(runs, curves, paper), path, code)
+
+
+FIGURES: dict[str, Callable[..., None]] = {"figure2": figure2, "section61": section61, "estimators": estimators}
 """The function that writes the figure of each table; its arguments are the table's frames and a path."""
 
 
@@ -214,11 +225,42 @@ def draw_section61(runs: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, rows: pd.DataFrame) -> None:
-    """Curves of all estimators under one protocol."""
+@_look()
+def draw_estimators(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFrame) -> Figure:
+    """The figure that :func:`estimators` writes."""
+    from matplotlib.figure import Figure
+
+    table = build("estimators", runs, paper, curves)
+    done = runs[(runs["table"] == "estimators") & (runs["status"] == "done")]
+    key = ["protocol", "n", "k", "estimator", "seed"]
+    rows = curves[(curves["table"] == "estimators") & np.isfinite(curves["test_bound"])]
+    rows = rows.merge(done[[*key, "decoder_evaluations"]], on=key)
+    rows["evaluations"] = rows["epoch"] * rows["decoder_evaluations"]
+    figure = Figure(figsize=(9.6, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    _panel(left, rows)
+    _panel(right, rows, "evaluations")
+    left.set_title("equal epochs", loc="left")
+    left.set_xlabel("epoch")
+    right.set_title("equal decoder evaluations", loc="left")
+    right.set_xlabel("decoder evaluations per training image")
+    right.set_xscale("log")
+    right.set_ylabel("")
+    right.axvline(table["budget"].max(), color="0.5", linewidth=0.8, linestyle=":")
+    low, high = rows["test_bound"].min(), rows.query("epoch >= epoch.max() / 10")["test_bound"].max()
+    left.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    for axes in (left, right):
+        axes.get_legend().remove()
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False, handlelength=3.2)
+    return figure
+
+
+def _panel(axes: Axes, rows: pd.DataFrame, over: str = "epoch") -> None:
+    """Curves of all estimators under one protocol, over the column ``over``."""
     for estimator in sorted(rows["estimator"].unique(), key=rank):
         chosen = rows[rows["estimator"] == estimator]
-        curves = chosen.pivot(index="epoch", columns="seed", values="test_bound")
+        curves = chosen.pivot(index=over, columns="seed", values="test_bound")
         curve_with_band(axes, curves, style(estimator))
     if axes.lines:
         axes.legend(frameon=False, handlelength=3.2)

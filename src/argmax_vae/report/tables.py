@@ -19,6 +19,7 @@ import pandas as pd
 from argmax_vae.errors import UsageError
 from argmax_vae.files import write_text
 from argmax_vae.report import TABLES, Table, definition, read_inputs, require
+from argmax_vae.report.budgets import at_equal_evaluations
 from argmax_vae.report.statistics import mean_interval, paired_difference
 from argmax_vae.report.style import escape, rank, style
 
@@ -34,12 +35,16 @@ _ORIGIN = ["data", "binarization", "model", "device", "version", "torch", "commi
 _TEXT = ["table", "protocol", "estimator", "kl", "schedule", "status", "dirty", "config_hash", *_ORIGIN]
 _STATUS = ("done", "diverged", "failed")
 _COUNTS = ("seeds", *_STATUS[1:])
+_BUDGET = (
+    *("decoder_evaluations", "budget", "budget_epochs", "budget_bound", "budget_half_width"),
+    *("budget_behind", "budget_behind_half_width", "budget_best"),
+)
 _HEADINGS = {"test_bound": "test bound (nats)", "test_kl": "KL (nats)", "test_codes_in_use": "codes in use"}
 
 
 def _select(table: Table, runs: pd.DataFrame) -> pd.DataFrame:
     """The rows of one table, checked: text without NaN, numbers as floats, commits short."""
-    numbers = [*_NUMBERS, table.metric, *table.means]
+    numbers = [*_NUMBERS, table.metric, *table.means, *(["decoder_evaluations"] if table.equal_evaluations else [])]
     require(runs, [*_TEXT, *numbers], "runs.csv")
     rows = runs[runs["table"] == table.name].copy()
     if rows.empty:
@@ -89,28 +94,27 @@ def _row(table: Table, cell: pd.DataFrame) -> dict[str, object]:
     return row | {column: ", ".join(sorted(set(cell[column]) - {""})) for column in _ORIGIN}
 
 
-def _compare(table: Table, cells: list[pd.DataFrame], rows: list[dict[str, Any]]) -> None:
-    """Tell each row how far it is behind the best of its size and protocol with as many epochs, on paired seeds."""
+def _compare(rows: list[dict[str, Any]], values: list[pd.Series], budget: str, prefix: str = "") -> None:
+    """Tell each row how far it is behind the best of its size, protocol and budget, on paired seeds.
+
+    ``values`` are the rows' numbers by seed; the column ``budget`` is what rows must agree in to be compared.
+    """
     groups: dict[tuple, list[int]] = {}
     for index, row in enumerate(rows):
-        if row["seeds"]:
-            groups.setdefault((row["n"], row["k"], row["protocol"], row["epochs"]), []).append(index)
+        if len(values[index]):
+            groups.setdefault((row["n"], row["k"], row["protocol"], row[budget]), []).append(index)
     for members in groups.values():
-        values = {}
-        for index in members:
-            done = cells[index][cells[index]["status"] == "done"]
-            values[index] = done.set_index("seed")[table.metric]
-        first = min(members, key=lambda index: rows[index][table.metric])
+        first = min(members, key=lambda index: values[index].mean())
         others = [
             index for index in members if index != first and len(values[index].index.intersection(values[first].index))
         ]
         intervals = {index: paired_difference(values[index], values[first]) for index in others}
         for index, interval in intervals.items():
-            rows[index] |= {"behind": interval.mean, "behind_half_width": interval.half_width}
-        rows[first]["best"] = bool(others) and all(interval.low > 0 for interval in intervals.values())
+            rows[index] |= {f"{prefix}behind": interval.mean, f"{prefix}behind_half_width": interval.half_width}
+        rows[first][f"{prefix}best"] = bool(others) and all(interval.low > 0 for interval in intervals.values())
 
 
-def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
+def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame, curves: pd.DataFrame | None = None) -> pd.DataFrame:
     """One row per (n, k, protocol, estimator), in the paper's order of sizes.
 
     Columns: ``n, k, protocol, estimator, kl, schedule``; the mean ``test_bound`` of the seeds that are done
@@ -121,12 +125,14 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     ``test_kl`` (nats) and ``test_codes_in_use`` (values per latent); and where the row comes from:
     ``samples`` (hard samples per image, 0 for the exact expectation), ``data``, ``binarization``, ``model``,
     ``device``, ``version``, ``torch``, ``commit``. What is unknown is NaN or empty. A published cell without
-    any run is a row of zero seeds.
+    any run is a row of zero seeds. A table that also compares at equal decoder evaluations has the columns of
+    :func:`argmax_vae.report.budgets.at_equal_evaluations` and of that comparison, with the prefix ``budget_``.
 
     Args:
         name: key of :data:`TABLES`.
         runs: a row per cell and seed, as in ``results/runs.csv``; other tables' rows and columns are ignored.
         paper: published values with the columns ``n, k, estimator, metric, value``.
+        curves: a row per evaluation and seed, which a table at equal decoder evaluations needs.
 
     Raises:
         UsageError: an unknown table, a missing column, no runs, or cells that mix configs, numbers of epochs
@@ -140,7 +146,13 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     values = paper[paper["metric"] == table.metric]
     published = {tuple(row[key] for key in _KEY): row["value"] for row in values.to_dict("records")}
     rows = [_row(table, cell) for cell in cells]
-    _compare(table, cells, rows)
+    done = [cell[cell["status"] == "done"].set_index("seed") for cell in cells]
+    _compare(rows, [cell[table.metric] for cell in done], "epochs")
+    if table.equal_evaluations:
+        assert curves is not None
+        for row, extra in zip(rows, at_equal_evaluations(name, done, curves), strict=True):
+            row |= extra
+        _compare(rows, [row.pop("budget_values") for row in rows], "budget", "budget_")
     reproduced = {tuple(row[key] for key in _KEY) for row in rows}
     empty = dict.fromkeys(("protocol", "kl", "schedule", *_ORIGIN), "") | dict.fromkeys(_COUNTS, 0)
     rows += [dict(zip(_KEY, key, strict=True)) | empty for key in published if key not in reproduced]
@@ -168,11 +180,13 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
         "epochs",
         *table.means,
         "samples",
+        *(_BUDGET if table.equal_evaluations else ()),
         *_ORIGIN,
     ]
     frame = pd.DataFrame(sorted(rows, key=order)).reindex(columns=columns)
     frame["difference"] = frame[table.metric] - frame["paper"]
-    frame["best"] = frame["best"].eq(True)
+    for column in frame.columns.intersection(["best", "budget_best"]):
+        frame[column] = frame[column].eq(True)
     whole = ["n", "k", *_COUNTS, "epochs", "samples"]
     return frame.astype(dict.fromkeys(whole, "Int64"))
 
@@ -183,13 +197,29 @@ def _cells(table: Table, frame: pd.DataFrame) -> list[dict[str, str]]:
     def show(value: Any, form: str = ".2f") -> str:
         return MISSING if pd.isna(value) or value == "" else format(value, form).replace("-", "−")
 
-    def bound(row: dict[Hashable, Any]) -> str:
-        text = show(row[table.metric]) + ("" if pd.isna(row["half_width"]) else f" ± {row['half_width']:.2f}")
-        return f"**{text}**" if row["best"] else text
+    def bound(row: dict[Hashable, Any], column: str, prefix: str = "") -> str:
+        width = row[f"{prefix}half_width"]
+        text = show(row[column]) + ("" if pd.isna(width) else f" ± {width:.2f}")
+        return f"**{text}**" if row[f"{prefix}best"] else text
 
-    def behind(row: dict[Hashable, Any]) -> dict[str, str]:
-        width = "" if pd.isna(row["behind_half_width"]) else f" ± {row['behind_half_width']:.2f}"
-        return {"behind the best": show(row["behind"], "+z.2f") + width} if frame["behind"].notna().any() else {}
+    def behind(row: dict[Hashable, Any], prefix: str = "") -> dict[str, str]:
+        width = row[f"{prefix}behind_half_width"]
+        text = show(row[f"{prefix}behind"], "+z.2f") + ("" if pd.isna(width) else f" ± {width:.2f}")
+        return {f"{prefix.rstrip('_')} behind the best".strip(): text} if frame[f"{prefix}behind"].notna().any() else {}
+
+    def published(row: dict[Hashable, Any]) -> dict[str, str]:
+        both = {"paper": show(row["paper"]), "difference": show(row["difference"], "+z.2f")}
+        return both if table.published else {}
+
+    def within_budget(row: dict[Hashable, Any]) -> dict[str, str]:
+        if not table.equal_evaluations:
+            return {}
+        return {
+            "decoder evaluations": show(row["decoder_evaluations"], "g"),
+            "budget epochs": show(row["budget_epochs"], "g"),
+            "budget test bound (nats)": bound(row, "budget_bound", "budget_"),
+            **behind(row, "budget_"),
+        }
 
     return [
         {
@@ -198,13 +228,13 @@ def _cells(table: Table, frame: pd.DataFrame) -> list[dict[str, str]]:
             "estimator": style(row["estimator"]).label,
             "KL trained": {"": MISSING, "none": "no"}.get(row["kl"], row["kl"]),
             "schedule": row["schedule"] or MISSING,
-            _HEADINGS[table.metric]: bound(row),
-            "paper": show(row["paper"]),
-            "difference": show(row["difference"], "+z.2f"),
+            _HEADINGS[table.metric]: bound(row, table.metric),
+            **published(row),
             **behind(row),
             **{status: str(row[status]) for status in _COUNTS},
             "epochs": show(row["epochs"], "d"),
             **{_HEADINGS[column]: show(row[column]) for column in table.means},
+            **within_budget(row),
         }
         for row in frame.to_dict("records")
     ]
@@ -286,7 +316,7 @@ def _tex(cell: str) -> str:
 def rendered(name: str, results: Path, format: str) -> str:
     """The table as text, from the files of record; raises :class:`UsageError` as :func:`write` does."""
     frames = read_inputs(name, results)
-    return render(name, build(name, frames["runs"], frames["paper"]), format)
+    return render(name, build(name, **frames), format)
 
 
 def write(name: str, results: Path) -> list[Path]:
@@ -300,7 +330,7 @@ def write(name: str, results: Path) -> list[Path]:
     from argmax_vae.report import plots
 
     frames = read_inputs(name, results)
-    table = build(name, frames["runs"], frames["paper"])
+    table = build(name, **frames)
     texts = {results / f"{name}.{format}": render(name, table, format) for format in FORMATS}
     figure = results / f"{name}.svg"
     plots.FIGURES[name](**frames, path=figure)
@@ -321,7 +351,7 @@ def check(name: str, results: Path) -> list[str]:
     from argmax_vae.report import plots
 
     frames = read_inputs(name, results)
-    table = build(name, frames["runs"], frames["paper"])
+    table = build(name, **frames)
     lines = []
     for format in (*FORMATS, "svg"):
         path = results / f"{name}.{format}"

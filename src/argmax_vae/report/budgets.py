@@ -1,0 +1,70 @@
+"""Bounds at equal numbers of decoder evaluations, read from the curves of runs with equal numbers of epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from argmax_vae.errors import UsageError
+from argmax_vae.report import require
+from argmax_vae.report.statistics import mean_interval
+
+
+def budget_of(cells: Sequence[pd.DataFrame]) -> float:
+    """The decoder evaluations per training image of the cheapest cell: evaluations per step times epochs."""
+    return min((cell["decoder_evaluations"] * cell["epochs"]).max() for cell in cells if len(cell))
+
+
+def at_equal_evaluations(name: str, cells: Sequence[pd.DataFrame], curves: pd.DataFrame) -> list[dict[str, object]]:
+    """For each cell, its bound when it has used as many decoder evaluations as the cheapest cell has in the end.
+
+    Args:
+        name: the table.
+        cells: the seeds of each cell that are done, indexed by seed, with ``decoder_evaluations`` per image and
+            step, ``epochs`` and ``config_hash``.
+        curves: the rows of ``curves.csv``, whose column ``run`` ends in the hash.
+
+    Returns:
+        ``decoder_evaluations`` and ``budget`` (per training image, over all epochs), the last evaluated epoch within
+        it as ``budget_epochs`` (the first one for a cell whose first is beyond it), the test bound at the
+        epoch up to there with the best validation bound as ``budget_values`` by seed, ``budget_bound`` its mean and
+        ``budget_half_width`` of its 95 % interval; for a cell without seeds only empty ``budget_values``.
+
+    Raises:
+        UsageError: a cell without its number of decoder evaluations, or without curves.
+    """
+    require(curves, ["table", "run", "seed", "epoch", "validation_bound", "test_bound"], "curves.csv")
+    rows = curves[curves["table"] == name]
+    by_hash = dict(list(rows.groupby(rows["run"].str.rsplit("-", n=1).str[-1])))
+    for cell in cells:
+        if len(cell) and not np.isfinite(cell["decoder_evaluations"]).all():
+            raise UsageError(f"runs.csv: a row of table={name} lacks decoder_evaluations")
+        if len(cell) and cell["config_hash"].iloc[0] not in by_hash:
+            raise UsageError(f"curves.csv: no row of {cell['run'].iloc[0]}, which runs.csv has in table={name}")
+    budget = budget_of(cells)
+    found = []
+    for cell in cells:
+        if cell.empty:
+            found.append({"budget_values": pd.Series(dtype=float)})
+            continue
+        evaluations = cell["decoder_evaluations"].iloc[0]
+        curve = by_hash[cell["config_hash"].iloc[0]]
+        epochs = np.sort(curve["epoch"].unique())
+        within = epochs[epochs * evaluations <= budget]
+        last = within[-1] if len(within) else epochs[0]
+        until = curve[(curve["epoch"] <= last) & curve["seed"].isin(cell.index)]
+        best = until.loc[until.groupby("seed")["validation_bound"].idxmin()].set_index("seed")["test_bound"]
+        mean, _, _, half_width, _ = mean_interval(best)
+        found.append(
+            {
+                "decoder_evaluations": evaluations,
+                "budget": budget,
+                "budget_epochs": last,
+                "budget_values": best,
+                "budget_bound": mean,
+                "budget_half_width": half_width,
+            }
+        )
+    return found

@@ -1,0 +1,75 @@
+"""Bounds at equal decoder evaluations, from small synthetic runs against hand-computed ones."""
+
+import pandas as pd
+import pytest
+from test_tables import cell
+
+from argmax_vae.errors import UsageError
+from argmax_vae.report.tables import build, render
+
+PAPER = pd.DataFrame(columns=["n", "k", "estimator", "metric", "value"])
+CHOSEN = {"table": "estimators", "protocol": "as written", "epochs": 20, "dirty": False}
+
+
+def runs() -> pd.DataFrame:
+    """One evaluation per image against three, two seeds and 20 epochs each."""
+    rows = cell(20, 2, "gumbel_softmax", [130.0, 131.0], decoder_evaluations=1, **CHOSEN)
+    rows += cell(20, 2, "rebar", [127.0, 128.0], decoder_evaluations=3, **CHOSEN)
+    return pd.DataFrame([row | {"run": f"r-{row['estimator']}", "config_hash": row["estimator"]} for row in rows])
+
+
+def curves() -> pd.DataFrame:
+    """Test bounds of 200 less the epoch, 190 for REBAR, one more for seed 1; the last epoch validates worst."""
+    return pd.DataFrame(
+        {
+            "table": "estimators",
+            **{"protocol": "as written", "n": 20, "k": 2, "estimator": name, "run": f"r-{name}", "seed": seed},
+            "epoch": epoch,
+            "validation_bound": 300.0 if epoch == 20 else 200.0 - epoch,
+            "test_bound": start + seed - epoch,
+        }
+        for name, start in (("gumbel_softmax", 200.0), ("rebar", 190.0))
+        for seed in (0, 1)
+        for epoch in (2, 4, 6, 8, 20)
+    )
+
+
+def test_the_budget_is_that_of_the_cheapest_and_the_best_validation_bound_within_it_counts() -> None:
+    table = build("estimators", runs(), PAPER, curves()).set_index("estimator")
+    cheap, dear = table.loc["gumbel_softmax"], table.loc["rebar"]
+    assert (cheap["budget"], dear["budget"]) == (20, 20)
+    assert (cheap["budget_epochs"], dear["budget_epochs"]) == (20, 6)
+    assert cheap["budget_bound"] == pytest.approx(200.5 - 8)
+    assert dear["budget_bound"] == pytest.approx(190.5 - 6)
+    assert cheap["budget_behind"] == pytest.approx(8)
+    assert bool(dear["budget_best"]) and not cheap["budget_best"]
+    assert bool(dear["best"])
+
+
+def test_a_first_evaluation_beyond_the_budget_counts_all_the_same() -> None:
+    dear = runs()
+    dear.loc[dear["estimator"] == "rebar", "decoder_evaluations"] = 21
+    table = build("estimators", dear, PAPER, curves()).set_index("estimator")
+    assert table.loc["rebar", "budget_epochs"] == 2
+
+
+def test_rendered_without_published_values() -> None:
+    text = render("estimators", build("estimators", runs(), PAPER, curves()), "md")
+    header = text.splitlines()[4]
+    assert "paper" not in header and "difference" not in header
+    assert "| decoder evaluations | budget epochs | budget test bound (nats) | budget behind the best |" in header
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        (lambda runs, curves: (runs.assign(decoder_evaluations=float("nan")), curves), "lacks decoder_evaluations"),
+        (lambda runs, curves: (runs.drop(columns="decoder_evaluations"), curves), "missing column decoder_evaluations"),
+        (lambda runs, curves: (runs, curves[curves["estimator"] != "rebar"]), "curves.csv: no row of r-rebar"),
+        (lambda runs, curves: (runs, curves.drop(columns="run")), "curves.csv: missing column run"),
+    ],
+)
+def test_what_is_missing_is_named(changed, problem: str) -> None:
+    given = changed(runs(), curves())
+    with pytest.raises(UsageError, match=problem):
+        build("estimators", given[0], PAPER, given[1])
