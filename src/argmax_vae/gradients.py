@@ -185,9 +185,8 @@ def decoder_evaluations(config: EstimatorConfig, n: int, k: int) -> float:
     counting = CountingLoss(Reconstruction(networks, torch.zeros(1, 1, 1)), 1)
     estimator = ESTIMATORS[config.name](config).prepare(n, k, [0])
     logits = torch.zeros(1, 1, n, k, requires_grad=True)
-    estimator(
-        logits, counting, estimator.noise((1, 1, n, k), SeedNoise([0], "cpu").restart(0, "noise")), torch.tensor(STEP)
-    )
+    noise = estimator.noise((1, 1, n, k), SeedNoise([0], "cpu").restart(0, "noise"))
+    estimator(logits, counting, noise, torch.tensor(STEP))
     return counting.evaluations
 
 

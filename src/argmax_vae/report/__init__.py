@@ -82,8 +82,8 @@ TABLES = {
             title="Every estimator at 20×2, at equal epochs and at equal decoder evaluations",
             caption="Test bound (negative ELBO) in nats per image, lower is better, at the epoch with the best "
             "validation bound, all epochs or those within the budget of decoder evaluations of the cheapest row. "
-            "Decoder evaluations are the losses that an estimator asks for per image and step; with this linear decoder "
-            "the candidate losses of direct optimization and local expectation need none of their own. ε and τ were "
+            "Decoder evaluations are the losses that an estimator asks for per image and step; with this linear "
+            "decoder the candidate losses of direct optimization and local expectation need none. ε and τ were "
             "chosen on validation from four values by 20 epochs of one other seed (rows figure2_search and "
             "estimators_search of runs.csv); the other estimators have no such choice or keep their source's.",
             sizes=((20, 2),),

@@ -17,7 +17,9 @@ def budget_of(cells: Sequence[pd.DataFrame]) -> float:
     return min((cell["decoder_evaluations"] * cell["epochs"]).max() for cell in cells if len(cell))
 
 
-def at_equal_evaluations(name: str, cells: Sequence[pd.DataFrame], curves: pd.DataFrame) -> list[dict[str, object]]:
+def at_equal_evaluations(
+    name: str, cells: Sequence[pd.DataFrame], curves: pd.DataFrame
+) -> list[tuple[pd.Series, dict[str, float]]]:
     """For each cell, its bound when it has used as many decoder evaluations as the cheapest cell has in the end.
 
     Args:
@@ -27,10 +29,10 @@ def at_equal_evaluations(name: str, cells: Sequence[pd.DataFrame], curves: pd.Da
         curves: the rows of ``curves.csv``, whose column ``run`` ends in the hash.
 
     Returns:
-        ``decoder_evaluations`` and ``budget`` (per training image, over all epochs), the last evaluated epoch within
-        it as ``budget_epochs`` (the first one for a cell whose first is beyond it), the test bound at the
-        epoch up to there with the best validation bound as ``budget_values`` by seed, ``budget_bound`` its mean and
-        ``budget_half_width`` of its 95 % interval; for a cell without seeds only empty ``budget_values``.
+        For each cell the test bound by seed, at the epoch within the budget with the best validation bound, and its
+        columns: ``decoder_evaluations`` and ``budget`` (per training image, over all epochs), the last evaluated epoch
+        within the budget as ``budget_epochs`` (the first one for a cell whose first is beyond it), ``budget_bound``
+        the mean and ``budget_half_width`` of its 95 % interval. Both are empty for a cell without seeds.
 
     Raises:
         UsageError: a cell without its number of decoder evaluations, or without curves.
@@ -44,10 +46,10 @@ def at_equal_evaluations(name: str, cells: Sequence[pd.DataFrame], curves: pd.Da
         if len(cell) and cell["config_hash"].iloc[0] not in by_hash:
             raise UsageError(f"curves.csv: no row of {cell['run'].iloc[0]}, which runs.csv has in table={name}")
     budget = budget_of(cells)
-    found = []
+    found: list[tuple[pd.Series, dict[str, float]]] = []
     for cell in cells:
         if cell.empty:
-            found.append({"budget_values": pd.Series(dtype=float)})
+            found.append((pd.Series(dtype=float), {}))
             continue
         evaluations = cell["decoder_evaluations"].iloc[0]
         curve = by_hash[cell["config_hash"].iloc[0]]
@@ -57,14 +59,12 @@ def at_equal_evaluations(name: str, cells: Sequence[pd.DataFrame], curves: pd.Da
         until = curve[(curve["epoch"] <= last) & curve["seed"].isin(cell.index)]
         best = until.loc[until.groupby("seed")["validation_bound"].idxmin()].set_index("seed")["test_bound"]
         mean, _, _, half_width, _ = mean_interval(best)
-        found.append(
-            {
-                "decoder_evaluations": evaluations,
-                "budget": budget,
-                "budget_epochs": last,
-                "budget_values": best,
-                "budget_bound": mean,
-                "budget_half_width": half_width,
-            }
-        )
+        columns = {
+            "decoder_evaluations": evaluations,
+            "budget": budget,
+            "budget_epochs": last,
+            "budget_bound": mean,
+            "budget_half_width": half_width,
+        }
+        found.append((best, columns))
     return found

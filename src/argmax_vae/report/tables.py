@@ -150,9 +150,9 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame, curves: pd.DataFra
     _compare(rows, [cell[table.metric] for cell in done], "epochs")
     if table.equal_evaluations:
         assert curves is not None
-        for row, extra in zip(rows, at_equal_evaluations(name, done, curves), strict=True):
-            row |= extra
-        _compare(rows, [row.pop("budget_values") for row in rows], "budget", "budget_")
+        within_budget = at_equal_evaluations(name, done, curves)
+        rows = [row | columns for row, (_, columns) in zip(rows, within_budget, strict=True)]
+        _compare(rows, [values for values, _ in within_budget], "budget", "budget_")
     reproduced = {tuple(row[key] for key in _KEY) for row in rows}
     empty = dict.fromkeys(("protocol", "kl", "schedule", *_ORIGIN), "") | dict.fromkeys(_COUNTS, 0)
     rows += [dict(zip(_KEY, key, strict=True)) | empty for key in published if key not in reproduced]
