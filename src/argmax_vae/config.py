@@ -21,10 +21,15 @@ from argmax_vae.data import BINARIZATIONS, DATASETS
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS, EstimatorConfig
 from argmax_vae.gradients import LaboratoryConfig
+from argmax_vae.mixture import MixtureConfig
 from argmax_vae.modules import ModelConfig, OptimConfig, RuntimeConfig, TrainerConfig, require
 from argmax_vae.objective import ObjectiveConfig
 from argmax_vae.schedules import SCHEDULES, Schedule
+from argmax_vae.supervision import SupervisionConfig
 from argmax_vae.tracking import TrackerConfig
+
+MODELS: dict[str, type[ModelConfig]] = {"mixture": MixtureConfig}
+"""Models with choices of their own; every other name is a discrete variational auto-encoder."""
 
 
 @dataclass
@@ -64,6 +69,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
+    supervision: SupervisionConfig = field(default_factory=SupervisionConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
@@ -90,6 +96,9 @@ class Config:
                 chosen = type(value) is SCHEDULES.get(value.name)
                 how = f"chosen by schedule@estimator.{key}=NAME, one of {', '.join(SCHEDULES)}"
                 require(chosen, f"estimator.{key}.name", value.name, how)
+        chosen = type(self.model) is MODELS.get(self.model.name, ModelConfig)
+        require(chosen, "model.name", self.model.name, f"chosen by model=NAME, such as {', '.join(MODELS)}")
+        self.supervision.validate(self.estimator, self.model.name, self.model.k, epochs)
         self.estimator.validate_latents(self.model.n, self.model.k)
         self.objective.validate_estimator(ESTIMATORS[self.estimator.name], self.estimator.name)
 
@@ -104,6 +113,8 @@ def register() -> None:
             if inner.type is Schedule:
                 node[inner.name] = MISSING
         store.store(group="estimator", name=f"schema_{name}", node=node)
+    for name, model in MODELS.items():
+        store.store(group="model", name=f"schema_{name}", node=model)
     for name, schedule in SCHEDULES.items():
         store.store(group="schedule", name=f"schema_{name}", node=schedule)
 
@@ -156,6 +167,10 @@ def to_plain(composed: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
+LATER_SECTIONS = ("laboratory", "supervision")
+"""Sections that runs of earlier versions lack."""
+
+
 def from_plain(plain: dict[str, Any]) -> Config:
     """The configuration that `to_plain` gave, for example from a run's directory.
 
@@ -165,8 +180,9 @@ def from_plain(plain: dict[str, Any]) -> Config:
         values = dict(plain)
         for section in fields(Config):
             if isinstance(section.type, type) and is_dataclass(section.type) and section.name != "estimator":
-                known = plain[section.name] if section.name != "laboratory" else plain.get("laboratory", {})
-                values[section.name] = section.type(**known)
+                known = plain.get(section.name, {}) if section.name in LATER_SECTIONS else plain[section.name]
+                kind = MODELS.get(known.get("name", ""), section.type) if section.name == "model" else section.type
+                values[section.name] = kind(**known)
         estimator: dict[str, Any] = {
             name: SCHEDULES[value["name"]](**value) if isinstance(value, dict) else value
             for name, value in plain["estimator"].items()

@@ -24,6 +24,16 @@ def logistic_from_uniform(uniform: Float[Tensor, "*shape"]) -> Float[Tensor, "*s
     return torch.log(uniform) - torch.log1p(-uniform)
 
 
+def normal_from_uniform(uniform: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Standard normal noise, the inverse distribution function of uniform numbers. Zero is moved to 2⁻²⁵."""
+    return torch.special.ndtri(uniform.clamp_min(SMALLEST_UNIFORM))
+
+
+def gaussian_kl(mean: Float[Tensor, "*batch c"], log_variance: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch"]:
+    """KL(N(μ, σ²) ‖ N(0, 1)) = ½ Σ (σ² + μ² − 1 − log σ²), in nats (Kingma and Welling 2013, appendix B)."""
+    return 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance).sum(-1)
+
+
 def one_hot_argmax(scores: Float[Tensor, "*batch n k"]) -> Float[Tensor, "*batch n k"]:
     """One-hot code of the largest score along the last axis; the first one when several are equal."""
     return F.one_hot(scores.argmax(-1), scores.shape[-1]).to(scores.dtype)

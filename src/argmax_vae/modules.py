@@ -160,6 +160,7 @@ class DiscreteVAE(pl.LightningModule):
     """
 
     steps_done: Tensor
+    best_score: Tensor
     best_bound: Tensor
     best_epoch: Tensor
     diverged_epoch: Tensor
@@ -192,13 +193,13 @@ class DiscreteVAE(pl.LightningModule):
         self.objective_config = objective_config
         self.optim, self.trainer_config, self.runtime = optim, trainer_config, runtime
         self.seeds = seeds
-        pixels = dataset.train.pixels.shape[1]
-        self.networks = Networks(pixels, model.n, model.k, model.hidden, seeds)
+        self.networks = self.make_networks(dataset.train.pixels.shape[1], model)
         self.best = copy.deepcopy(self.networks).requires_grad_(False)
         self.candidates = CandidateLosses(runtime.candidates)
         self.compiled_terms = CompiledOrEager(self.terms) if runtime.compile else self.terms
         count = len(seeds)
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("best_score", torch.full((count,), math.inf, dtype=torch.float64))
         self.register_buffer("best_bound", torch.full((count,), math.inf, dtype=torch.float64))
         self.register_buffer("best_epoch", torch.full((count,), -1, dtype=torch.int64))
         self.register_buffer("diverged_epoch", torch.full((count,), -1, dtype=torch.int64))
@@ -213,6 +214,22 @@ class DiscreteVAE(pl.LightningModule):
         self.results: dict[str, Evaluation] = {}
         self.chunks: dict[str, list[BoundSums]] = {}
         self.final_splits: tuple[str, ...] = ("test",)
+
+    def make_networks(self, pixels: int, model: ModelConfig) -> Networks:
+        """Encoders and decoders of all seeds."""
+        return Networks(pixels, model.n, model.k, model.hidden, self.seeds)
+
+    def score(self, validation: Evaluation) -> Float[Tensor, "seeds"]:
+        """What is smallest for the networks to keep."""
+        return validation.bound
+
+    def more_metrics(self, split: str, index: int) -> dict[str, float]:
+        """Further columns of the seed at this position in the evaluation of a split."""
+        return {}
+
+    def final_columns(self, index: int) -> dict[str, Any]:
+        """Further columns of the final numbers of the seed at this position."""
+        return {}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(
@@ -264,19 +281,24 @@ class DiscreteVAE(pl.LightningModule):
         return noise
 
     def terms(
-        self, images: Float[Tensor, "seeds batch pixels"], noise: Noise, steps_done: Int64[Tensor, ""]
+        self, inputs: tuple[Tensor, ...], noise: Noise, steps_done: Int64[Tensor, ""]
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "seeds"], Float[Tensor, "seeds batch"], dict[str, Tensor]]:
         """A step's objective summed over seeds, the training bound of each seed, the estimator's losses and metrics."""
+        (images,) = inputs
         logits = self.networks.encode(images)
         loss = Reconstruction(self.networks, images, self.candidates)
         terms = objective.training_terms(self.objective_config, self.estimator, logits, loss, noise, steps_done)
         bound = (terms.reconstruction + terms.kl).mean(-1)
-        return terms.objective.mean(-1).sum(), bound, terms.seen, terms.metrics
+        return terms.objective.mean(-1).sum(), bound, terms.estimate.loss, terms.estimate.metrics
+
+    def inputs(self, indices: Int64[Tensor, "seeds batch"], noise: Noise) -> tuple[Tensor, ...]:
+        """What `terms` sees of the data in one step: images (seeds, batch, pixels)."""
+        return (prepare(self.train_pixels[indices], self.binarization, noise.get("pixels")),)
 
     def step(self, indices: Int64[Tensor, "seeds batch"], noise: Noise) -> Float[Tensor, "seeds"]:
         """One step of every seed; returns the training bound of each, in nats per image."""
-        images = prepare(self.train_pixels[indices], self.binarization, noise.get("pixels"))
-        objective_sum, bound, seen, self.last_metrics = self.compiled_terms(images, noise, self.steps_done)
+        inputs = self.inputs(indices, noise)
+        objective_sum, bound, seen, self.last_metrics = self.compiled_terms(inputs, noise, self.steps_done)
         self.optimizer.zero_grad(set_to_none=True)
         objective_sum.backward()
         self.optimizer.step()
@@ -326,7 +348,9 @@ class DiscreteVAE(pl.LightningModule):
         epoch = self.current_epoch + 1
         validation, test = (Evaluation.of(self.chunks[split]) for split in ("validation", "test"))
         bound = validation.bound.to(self.best_bound.device)
-        improved = bound < self.best_bound
+        score = self.score(validation).to(bound)
+        improved = score < self.best_score
+        self.best_score = torch.where(improved, score, self.best_score)
         self.best_bound = torch.where(improved, bound, self.best_bound)
         self.best_epoch[improved] = epoch
         with torch.no_grad():
@@ -339,6 +363,7 @@ class DiscreteVAE(pl.LightningModule):
                 row[f"{split}_reconstruction"] = evaluation.reconstruction[index].item()
                 row[f"{split}_kl"] = evaluation.kl[index].item()
                 row[f"{split}_codes_in_use"] = evaluation.in_use[index].double().mean().item()
+                row |= self.more_metrics(split, index)
             row |= {name: float(value.expand(len(self.seeds))[index]) for name, value in self.last_metrics.items()}
             self.history.append(row)
         for name, values in (("validation_bound", validation.bound), ("validation_kl", validation.kl)):

@@ -2,14 +2,17 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from argmax_vae.products import seed_product
 from argmax_vae.randomness import generator_for
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "leaky_relu": F.leaky_relu}
 
 
 class SeedLinear(nn.Module):
@@ -31,13 +34,14 @@ class SeedLinear(nn.Module):
 
 
 class SeedMLP(nn.Module):
-    """Linear layers of the given sizes with ReLU between them, one network per seed.
+    """Linear layers of the given sizes with an activation (of ACTIVATIONS) between them, one network per seed.
 
     The weights of seed s come from a generator seeded by s alone.
     """
 
-    def __init__(self, sizes: Sequence[int], generators: Sequence[torch.Generator]) -> None:
+    def __init__(self, sizes: Sequence[int], generators: Sequence[torch.Generator], activation: str = "relu") -> None:
         super().__init__()
+        self.activation = ACTIVATIONS[activation]
         self.layers = nn.ModuleList(
             SeedLinear(inputs, outputs, generators) for inputs, outputs in itertools.pairwise(sizes)
         )
@@ -51,7 +55,7 @@ class SeedMLP(nn.Module):
         first, *others = self.layers
         outputs = first(inputs)
         for layer in others:
-            outputs = layer(torch.relu(outputs))
+            outputs = layer(self.activation(outputs))
         return outputs
 
 
@@ -75,3 +79,73 @@ class Networks(nn.Module):
 
     def decode(self, codes: Float[Tensor, "seeds rows n k"]) -> Float[Tensor, "seeds rows pixels"]:
         return self.decoder(codes.flatten(-2))
+
+
+class MixtureNetworks(nn.Module):
+    """Encoder and decoder of the mixture of k Gaussians of dimension c, for every seed (the paper's section 6.1).
+
+    A trunk pixels-`hidden` feeds the discrete head (`discrete_hidden`, then k logits) and the continuous head, which
+    makes a row of `row` numbers for each of the k components, and from each row, by one network that all of them share
+    (`component_hidden`, then 2c, with dropout before the last layer), the mean and the logarithm of the variance of its
+    Gaussian. The decoder k·c-`decoder_hidden`-pixels is fed the matrix diag(z)·z_c, row after row.
+    """
+
+    def __init__(
+        self,
+        pixels: int,
+        k: int,
+        gaussian: int,
+        hidden: Sequence[int],
+        discrete_hidden: Sequence[int],
+        row: int,
+        component_hidden: Sequence[int],
+        decoder_hidden: Sequence[int],
+        activation: str,
+        dropout: float,
+        seeds: Sequence[int],
+    ) -> None:
+        super().__init__()
+        self.n, self.k, self.gaussian, self.dropout = 1, k, gaussian, dropout
+        self.activation = ACTIVATIONS[activation]
+        self.component_sizes = list(component_hidden)
+        generators = [generator_for(seed, 0, "weights") for seed in seeds]
+        self.trunk = SeedMLP([pixels, *hidden], generators, activation)
+        self.discrete = SeedMLP([hidden[-1], *discrete_hidden, k], generators, activation)
+        self.rows = SeedLinear(hidden[-1], row * k, generators)
+        self.component = SeedMLP([row, *component_hidden, 2 * gaussian], generators, activation)
+        self.decoder = SeedMLP([k * gaussian, *decoder_hidden, pixels], generators, activation)
+
+    def encode(
+        self,
+        images: Float[Tensor, "seeds batch pixels"],
+        dropout: Float[Tensor, "seeds batch k width"] | None = None,
+    ) -> tuple[
+        Float[Tensor, "seeds batch 1 k"],
+        Float[Tensor, "seeds batch k c"],
+        Float[Tensor, "seeds batch k c"],
+    ]:
+        """Logits of the component, and means and logarithms of the variances of all components.
+
+        `dropout` are uniform numbers that decide which of the last hidden units of each row are dropped; None in
+        evaluation, where none are.
+        """
+        common = self.trunk(images)
+        rows = self.rows(common).unflatten(-1, (self.k, -1))
+        values = rows.flatten(1, 2)
+        first, *others = self.component.layers
+        values = first(values)
+        for layer in others[:-1]:
+            values = layer(self.activation(values))
+        if others:
+            values = self.activation(values)
+            if dropout is not None:
+                values = values * (dropout.flatten(1, 2) >= self.dropout) / (1 - self.dropout)
+            values = others[-1](values)
+        mean, log_variance = values.unflatten(1, rows.shape[1:3]).chunk(2, -1)
+        return self.discrete(common).unsqueeze(-2), mean, log_variance
+
+    def decode(
+        self, codes: Float[Tensor, "seeds rows 1 k"], gaussian: Float[Tensor, "seeds rows k c"]
+    ) -> Float[Tensor, "seeds rows pixels"]:
+        """Decoder outputs of diag(z)·z_c."""
+        return self.decoder((codes.movedim(-1, -2) * gaussian).flatten(-2))

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from argmax_vae.errors import UsageError
-from argmax_vae.estimators import Estimator
+from argmax_vae.estimators import Estimate, Estimator
 from argmax_vae.latents import gumbel_from_uniform, kl_to_uniform, relaxed_kl, sample_codes
 from argmax_vae.networks import Networks
 from argmax_vae.randomness import NoiseSource
@@ -48,14 +48,13 @@ class ObjectiveConfig:
 class Terms:
     """A batch's objective to differentiate, and its reconstruction loss and analytic KL, detached; nats per image.
 
-    `seen` is the loss that the estimator saw, which with a folded KL is more than the reconstruction.
+    `estimate` is what the estimator gave; the loss that it saw is, with a folded KL, more than the reconstruction.
     """
 
     objective: Float[Tensor, "*leading"]
     reconstruction: Float[Tensor, "*leading"]
     kl: Float[Tensor, "*leading"]
-    seen: Float[Tensor, "*leading"]
-    metrics: dict[str, Tensor]
+    estimate: Estimate
 
 
 def training_terms(
@@ -80,7 +79,7 @@ def training_terms(
         objective = objective + relaxed_kl(
             estimate.relaxed_log_codes, logits, estimate.temperature, config.prior_temperature
         ).mean(0)
-    return Terms(objective, reconstruction, analytic.detach(), estimate.loss, estimate.metrics)
+    return Terms(objective, reconstruction, analytic.detach(), estimate)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,17 @@
 """Grids of images: samples from the prior, and test images above their reconstructions."""
 
+from typing import cast
+
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from argmax_vae.data.datasets import Dataset
-from argmax_vae.latents import gumbel_from_uniform, one_hot_argmax
+from argmax_vae.latents import gumbel_from_uniform, normal_from_uniform, one_hot_argmax
+from argmax_vae.mixture_vae import MixtureVAE
 from argmax_vae.modules import DiscreteVAE
+from argmax_vae.networks import MixtureNetworks
 from argmax_vae.randomness import PlainNoise, generator_for
 from argmax_vae.tracking import Pictures
 
@@ -24,16 +28,48 @@ def grid(images: Float[Tensor, "rows columns pixels"], shape: tuple[int, int, in
     return torch.nn.functional.pad(joined, (1, 0, 1, 0), value=0.5).cpu().numpy()
 
 
+def spread(module: DiscreteVAE, number: int) -> Float[Tensor, "number pixels"]:
+    """Test images at equal distances in the split."""
+    chosen = torch.linspace(0, len(module.test_pixels) - 1, number).long()
+    return module.test_pixels[chosen.to(module.test_pixels.device)].float() / 255
+
+
+def class_conditional(networks: MixtureNetworks, seed: int, position: int, rows: int) -> Float[Tensor, "rows k pixels"]:
+    """Mean images of every component (columns) with the same Gaussian codes (rows), by the networks at a position."""
+    k, c, seeds = networks.k, networks.gaussian, networks.rows.weight.shape[0]
+    device = networks.rows.weight.device
+    uniform = PlainNoise(generator_for(seed, 0, "report")).uniform((rows, 1, 1, c))
+    gaussian = normal_from_uniform(uniform).to(device).expand(rows, k, k, c).flatten(0, 1)
+    codes = torch.eye(k, device=device).expand(rows, k, k).flatten(0, 1).unsqueeze(-2)
+    outputs = networks.decode(codes.expand(seeds, *codes.shape), gaussian.expand(seeds, *gaussian.shape))
+    return outputs[position].sigmoid().unflatten(0, (rows, k))
+
+
+@torch.no_grad()
+def pictures_of_mixture(module: MixtureVAE, dataset: Dataset, columns: int = 10, rows: int = 10) -> Pictures:
+    """Class-conditional mean images (the paper's Figure 7), and test images above their reconstructions."""
+    networks = cast(MixtureNetworks, module.best)
+    samples = class_conditional(networks, module.seeds[0], 0, rows)
+    images = spread(module, columns)
+    logits, mean, _ = networks.encode(images.expand(len(module.seeds), -1, -1))
+    reconstructions = networks.decode(one_hot_argmax(logits), mean)[0].sigmoid()
+    return Pictures(grid(samples, dataset.shape), grid(torch.stack([images, reconstructions]), dataset.shape))
+
+
 @torch.no_grad()
 def pictures_of(module: DiscreteVAE, dataset: Dataset, columns: int = 10) -> Pictures:
-    """Mean images of random codes, and of the codes of test images spread over the split; best networks, first seed."""
-    networks, device = module.best, module.test_pixels.device
+    """Mean images of random codes, and of the codes of test images spread over the split; best networks, first seed.
+
+    The random codes of a mixture have one Gaussian code in a row and one component in a column.
+    """
+    if isinstance(module, MixtureVAE):
+        return pictures_of_mixture(module, dataset, columns)
+    networks = module.best
     n, k, seeds = networks.n, networks.k, len(module.seeds)
     noise = PlainNoise(generator_for(module.seeds[0], 0, "report"))
-    codes = one_hot_argmax(gumbel_from_uniform(noise.uniform((5 * columns, n, k)))).to(device)
+    codes = one_hot_argmax(gumbel_from_uniform(noise.uniform((5 * columns, n, k)))).to(module.test_pixels.device)
     samples = networks.decode(codes.expand(seeds, -1, -1, -1))[0].sigmoid()
-    chosen = torch.linspace(0, len(module.test_pixels) - 1, columns).long()
-    images = module.test_pixels[chosen.to(device)].float() / 255
+    images = spread(module, columns)
     logits = networks.encode(images.expand(seeds, -1, -1))
     reconstructions = networks.decode(one_hot_argmax(logits))[0].sigmoid()
     return Pictures(

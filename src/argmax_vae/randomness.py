@@ -23,6 +23,10 @@ PURPOSES = (
     "estimator",
     "reference",
     "adaptation",
+    "labels",
+    "supervision",
+    "gaussian",
+    "dropout",
 )
 
 

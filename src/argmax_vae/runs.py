@@ -35,6 +35,8 @@ NOT_IDENTITY = ("runtime", "tracker", "paths", "table", "protocol", "chosen", "l
 def identity(plain: Mapping[str, Any]) -> str:
     """Ten hexadecimal digits of the SHA-256 of everything that decides a run's numbers."""
     kept = {key: value for key, value in plain.items() if key not in NOT_IDENTITY}
+    if kept.get("supervision", {}).get("training") == "none":
+        del kept["supervision"]
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:10]
 
 

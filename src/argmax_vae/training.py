@@ -21,6 +21,8 @@ from argmax_vae.data.index_blocks import EvaluationBlocks, TrainingBlocks, loade
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.files import require_writable, write_atomic
+from argmax_vae.mixture import MixtureConfig
+from argmax_vae.mixture_vae import MixtureVAE
 from argmax_vae.modules import DiscreteVAE, require
 from argmax_vae.pictures import pictures_of
 from argmax_vae.progress import Progress
@@ -104,18 +106,19 @@ def device_of(requested: str) -> str:
 
 def build(config: Config, dataset: Dataset) -> DiscreteVAE:
     """The module that a configuration describes."""
-    estimator = ESTIMATORS[config.estimator.name](config.estimator)
-    return DiscreteVAE(
-        dataset,
-        config.data.binarization,
-        config.model,
-        estimator,
-        config.objective,
-        config.optim,
-        config.trainer,
-        config.runtime,
-        list(config.seeds),
-    )
+    parts: dict[str, Any] = {
+        "binarization": config.data.binarization,
+        "model": config.model,
+        "estimator": ESTIMATORS[config.estimator.name](config.estimator),
+        "objective_config": config.objective,
+        "optim": config.optim,
+        "trainer_config": config.trainer,
+        "runtime": config.runtime,
+        "seeds": list(config.seeds),
+    }
+    if isinstance(config.model, MixtureConfig):
+        return MixtureVAE(dataset, config.supervision, **parts)
+    return DiscreteVAE(dataset, **parts)
 
 
 def lightning_trainer(config: Config, device: str, callbacks: list[pl.Callback]) -> pl.Trainer:
@@ -293,6 +296,7 @@ def seed_rows(config: Config, module: DiscreteVAE, seconds: float, device: str) 
                 "device": runs.device_name(device),
                 "threads": torch.get_num_threads() if device == "cpu" else 0,
                 "path": module.path,
+                **module.final_columns(index),
             }
         )
     return rows

@@ -1,0 +1,157 @@
+"""θ and the bound of the mixture of k Gaussians: the decoder is fed diag(z)·z_c (the paper's sections 5.1 and 6.1).
+
+The component z is one of k; given it, z_c is the Gaussian N(μ_z, σ_z²) of dimension c. The bound is, in nats per image,
+
+    E_q[−log p(x | z, z_c)] + KL(q(z|x) ‖ uniform) + E_{q(z|x)}[KL(N(μ_z, σ_z²) ‖ N(0, 1))].
+"""
+
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from argmax_vae.latents import gaussian_kl, kl_to_uniform, normal_from_uniform, sample_codes
+from argmax_vae.latents import gumbel_from_uniform as gumbel
+from argmax_vae.modules import ModelConfig, require
+from argmax_vae.networks import ACTIVATIONS, MixtureNetworks, SeedLinear
+from argmax_vae.objective import BoundSums
+from argmax_vae.randomness import NoiseSource
+from argmax_vae.reconstruction import bernoulli_loss
+
+GAUSSIAN_KL = ("selected", "candidate", "expected")
+
+
+@dataclass
+class MixtureConfig(ModelConfig):
+    """`latents`: 1xk; `gaussian`: the dimension c; the others are sizes of `networks.MixtureNetworks`.
+
+    `gaussian_kl`: how the third term is trained. `selected`: the divergence of the sampled component, which the
+    discrete gradient does not see, as in the paper's code; `candidate`: it is a part of θ, so that every choice of the
+    component is judged with its own; `expected`: Σ_j q(j) KL_j, added and differentiated.
+    """
+
+    name: str = "mixture"
+    latents: str = "1x10"
+    hidden: list[int] = field(default_factory=lambda: [400, 200])
+    gaussian: int = 20
+    discrete_hidden: list[int] = field(default_factory=lambda: [100])
+    row: int = 100
+    component_hidden: list[int] = field(default_factory=lambda: [66])
+    decoder_hidden: list[int] = field(default_factory=lambda: [400])
+    activation: str = "relu"
+    dropout: float = 0.5
+    gaussian_kl: str = "selected"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.n == 1, "model.latents", self.latents, "1 x k for a mixture")
+        for name in ("gaussian", "row"):
+            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
+        for name in ("discrete_hidden", "component_hidden", "decoder_hidden"):
+            sizes = getattr(self, name)
+            require(all(size >= 1 for size in sizes), f"model.{name}", sizes, "a list of positive sizes")
+        require(len(self.hidden) > 0, "model.hidden", self.hidden, "a list of at least one size")
+        require(self.activation in ACTIVATIONS, "model.activation", self.activation, f"one of {', '.join(ACTIVATIONS)}")
+        require(0 <= self.dropout < 1, "model.dropout", self.dropout, "at least 0 and less than 1")
+        require(
+            self.gaussian_kl in GAUSSIAN_KL, "model.gaussian_kl", self.gaussian_kl, f"one of {', '.join(GAUSSIAN_KL)}"
+        )
+
+
+class MixtureReconstruction:
+    """θ(x, z) of a batch of images for one Gaussian noise, the same for every component; nats per image.
+
+    `divergences` (seeds, batch, k) are those of the components, and `gaussian_kl`, as in MixtureConfig, says where θ
+    has them: in all losses (`candidate`), in the losses of the code but not in those of its alternatives (`selected`),
+    or nowhere (`expected`).
+    """
+
+    def __init__(
+        self,
+        networks: MixtureNetworks,
+        images: Float[Tensor, "seeds batch pixels"],
+        mean: Float[Tensor, "seeds batch k c"],
+        log_variance: Float[Tensor, "seeds batch k c"],
+        noise: Float[Tensor, "seeds batch c"],
+        kl: str,
+    ) -> None:
+        self.networks, self.images, self.kl = networks, images, kl
+        self.gaussian = mean + (0.5 * log_variance).exp() * noise.unsqueeze(-2)
+        self.divergences = gaussian_kl(mean, log_variance)
+
+    def __call__(self, codes: Float[Tensor, "*rows 1 k"]) -> Float[Tensor, "*rows"]:
+        seeds, batch, k, c = self.gaussian.shape
+        folded = codes.reshape(-1, seeds, batch, 1, k).movedim(0, 1)
+        gaussian = self.gaussian.unsqueeze(1).expand(seeds, folded.shape[1], batch, k, c)
+        outputs = self.networks.decode(folded.flatten(1, 2), gaussian.flatten(1, 2))
+        losses = bernoulli_loss(outputs.unflatten(1, (-1, batch)), self.images.unsqueeze(1))
+        losses = losses.movedim(1, 0).reshape(codes.shape[:-2])
+        if self.kl == "expected":
+            return losses
+        weights = codes if self.kl == "candidate" else codes.detach()
+        return losses + (weights.squeeze(-2) * self.divergences).sum(-1)
+
+    @torch.no_grad()
+    def candidates(self) -> Float[Tensor, "seeds batch k"]:
+        """Losses of all k components. The decoder's first layer sees one block of k·c inputs, the rest is dense."""
+        first, *others = cast(list[SeedLinear], list(self.networks.decoder.layers))
+        seeds, _, k, c = self.gaussian.shape
+        blocks = first.weight.unflatten(1, (k, c)).flatten(0, 1)
+        values = torch.bmm(self.gaussian.movedim(2, 1).flatten(0, 1), blocks).unflatten(0, (seeds, k))
+        values = (values + first.bias.unsqueeze(1)).flatten(1, 2)
+        for layer in others:
+            values = layer(self.networks.decoder.activation(values))
+        losses = bernoulli_loss(values.unflatten(1, (k, -1)), self.images.unsqueeze(1)).movedim(1, -1)
+        return losses + self.divergences if self.kl == "candidate" else losses
+
+    def with_candidates(
+        self, codes: Float[Tensor, "*rows 1 k"]
+    ) -> tuple[Float[Tensor, "*rows"], Float[Tensor, "*rows 1 k"]]:
+        return self(codes), self.candidates().unsqueeze(-2).expand(codes.shape)
+
+    def shared(self, codes: Float[Tensor, "codes 1 k"]) -> Float[Tensor, "seeds batch codes"]:
+        seeds, batch = self.images.shape[:2]
+        return self(codes[:, None, None].expand(-1, seeds, batch, -1, -1)).movedim(0, -1)
+
+
+@torch.no_grad()
+def mixture_bound_sums(
+    networks: MixtureNetworks,
+    images: Float[Tensor, "seeds batch pixels"],
+    labels: Int64[Tensor, "batch"] | None,
+    classes: int,
+    samples: int,
+    noise: NoiseSource,
+) -> tuple[BoundSums, Float[Tensor, "2 seeds classes k"] | None]:
+    """The reported bound of a chunk of images, with hard samples of z and samples of z_c, and exact divergences.
+
+    Also, where the images have labels, how often each of the classes was given each value of z: by the arg max of the
+    logits, and by one Gumbel-perturbed arg max.
+    """
+    logits, mean, log_variance = networks.encode(images)
+    probabilities = logits.softmax(-1)
+    divergences = (probabilities.squeeze(-2) * gaussian_kl(mean, log_variance)).sum(-1)
+    reconstruction = torch.zeros(logits.shape[:2], dtype=torch.float64, device=images.device)
+    codes = sample_codes(logits, gumbel(noise.uniform(logits.shape)))
+    for sample in range(samples):
+        if sample:
+            codes = sample_codes(logits, gumbel(noise.uniform(logits.shape)))
+        gaussian = normal_from_uniform(noise.uniform((*mean.shape[:2], mean.shape[-1])))
+        loss = MixtureReconstruction(networks, images, mean, log_variance, gaussian, "expected")
+        reconstruction += loss(codes).double() / samples
+        if sample == 0:
+            first = codes
+    sums = BoundSums(
+        reconstruction.sum(-1),
+        (kl_to_uniform(logits) + divergences).double().sum(-1),
+        torch.full_like(reconstruction[:, 0], torch.nan),
+        probabilities.sum(1),
+        images.shape[1],
+    )
+    if labels is None:
+        return sums, None
+    members = torch.nn.functional.one_hot(labels, classes).to(logits.dtype)
+    guesses = torch.stack([sample_codes(logits, torch.zeros_like(logits)), first]).squeeze(-2)
+    return sums, torch.einsum("bc,gsbk->gsck", members, guesses)

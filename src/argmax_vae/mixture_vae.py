@@ -1,0 +1,232 @@
+"""The Lightning module of the mixture of discrete and Gaussian latents, with or without labels, S seeds at once."""
+
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float, Int64
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from argmax_vae import objective
+from argmax_vae.data.binarization import prepare
+from argmax_vae.data.datasets import Dataset
+from argmax_vae.errors import UsageError
+from argmax_vae.latents import normal_from_uniform
+from argmax_vae.mixture import MixtureConfig, MixtureReconstruction, mixture_bound_sums
+from argmax_vae.modules import DiscreteVAE, Evaluation, ModelConfig
+from argmax_vae.networks import MixtureNetworks
+from argmax_vae.randomness import SeedNoise
+from argmax_vae.steps import Noise
+from argmax_vae.supervision import (
+    SupervisionConfig,
+    cross_entropy,
+    draw_labelled,
+    labelled_subset,
+    supervised,
+)
+
+
+class MixtureVAE(DiscreteVAE):
+    """S mixtures of k Gaussians, one per seed; the labels z of some images take part as `supervision` says.
+
+    In a step, labelled images follow the others in the batch. `phase` says which of the two the step has.
+    """
+
+    subset: Tensor
+    labelled_pixels: Tensor
+    labelled_classes: Tensor
+
+    def __init__(
+        self, dataset: Dataset, supervision: SupervisionConfig, model: MixtureConfig, seeds: list[int], **others: Any
+    ) -> None:
+        self.supervision, self.mixture = supervision, model
+        super().__init__(dataset, model=model, seeds=seeds, **others)
+        self.labels = {
+            split: images.labels for split, images in (("validation", dataset.validation), ("test", dataset.test))
+        }
+        self.classes = 0 if dataset.train.labels is None else int(dataset.train.labels.max()) + 1
+        self.counts: dict[str, list[Tensor]] = {}
+        self.phase = "unlabelled"
+        pixels, classes = labelled_source(dataset, supervision)
+        subsets = torch.zeros(len(seeds), 0, dtype=torch.int64)
+        if supervision.training != "none":
+            subsets = torch.stack([labelled_subset(classes, supervision.labels, model.k, seed) for seed in seeds])
+        self.register_buffer("subset", subsets, persistent=False)
+        self.register_buffer("labelled_pixels", pixels, persistent=False)
+        self.register_buffer("labelled_classes", classes, persistent=False)
+
+    def make_networks(self, pixels: int, model: ModelConfig) -> Any:
+        m = self.mixture
+        return MixtureNetworks(
+            pixels,
+            m.k,
+            m.gaussian,
+            m.hidden,
+            m.discrete_hidden,
+            m.row,
+            m.component_hidden,
+            m.decoder_hidden,
+            m.activation,
+            m.dropout,
+            self.seeds,
+        )
+
+    def phase_of(self, epoch: int) -> str:
+        """Which images the steps of an epoch see: labelled, unlabelled or both."""
+        if self.supervision.training == "joint":
+            return "both"
+        sequential = self.supervision.training == "sequential"
+        return "labelled" if sequential and epoch < self.supervision.labelled_epochs else "unlabelled"
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        self.mixture_noise = {
+            purpose: SeedNoise(self.seeds, self.device).restart(self.current_epoch, purpose)
+            for purpose in ("gaussian", "dropout", "supervision")
+        }
+        phase = self.phase_of(self.current_epoch)
+        if phase != self.phase:
+            self.phase = phase
+            self.prepare_steps(self.optimizer)
+            super().on_train_epoch_start()
+
+    def draw(self) -> Noise:
+        seeds, k = len(self.seeds), self.mixture.k
+        unlabelled = 0 if self.phase == "labelled" else self.trainer_config.batch
+        labelled = 0 if self.phase == "unlabelled" else self.supervision.labelled_batch
+        batch = unlabelled + labelled
+        noise = self.estimator.noise((seeds, batch, 1, k), self.noise)
+        noise["gaussian"] = normal_from_uniform(
+            self.mixture_noise["gaussian"].uniform((seeds, batch, self.mixture.gaussian))
+        )
+        if self.mixture.dropout and self.mixture.component_hidden:
+            width = self.mixture.component_hidden[-1]
+            noise["dropout"] = self.mixture_noise["dropout"].uniform((seeds, batch, k, width))
+        if labelled:
+            noise["labelled"] = self.mixture_noise["supervision"].uniform((seeds, labelled))
+        if self.binarization == "dynamic":
+            noise["pixels"] = self.pixel_noise.uniform((seeds, batch, self.train_pixels.shape[1]))
+        return noise
+
+    def inputs(self, indices: Int64[Tensor, "seeds batch"], noise: Noise) -> tuple[Tensor, ...]:
+        """Images, the labelled ones last, and their labels (seeds, batch, 1, k), one-hot or all zeros."""
+        parts, labels = [], []
+        uniform = noise.get("pixels")
+        if self.phase != "labelled":
+            first = None if uniform is None else uniform[:, : indices.shape[1]]
+            parts.append(prepare(self.train_pixels[indices], self.binarization, first))
+            labels.append(torch.zeros(*indices.shape, self.mixture.k, device=parts[0].device))
+        if self.phase != "unlabelled":
+            chosen = draw_labelled(self.subset, noise["labelled"])
+            last = None if uniform is None else uniform[:, -chosen.shape[1] :]
+            how = self.binarization if self.supervision.binarize else "none"
+            parts.append(prepare(self.labelled_pixels[chosen], how, last))
+            labels.append(F.one_hot(self.labelled_classes[chosen], self.mixture.k).to(parts[-1].dtype))
+        return torch.cat(parts, 1), torch.cat(labels, 1).unsqueeze(-2)
+
+    def terms(
+        self, inputs: tuple[Tensor, ...], noise: Noise, steps_done: Int64[Tensor, ""]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "seeds"], Float[Tensor, "seeds batch"], dict[str, Tensor]]:
+        """As in DiscreteVAE. The bound is that of the unlabelled images where there are any."""
+        images, labels = inputs
+        networks = cast(MixtureNetworks, self.networks)
+        logits, mean, log_variance = networks.encode(images, noise.get("dropout"))
+        kind = self.mixture.gaussian_kl
+        loss = MixtureReconstruction(networks, images, mean, log_variance, noise["gaussian"], kind)
+        seen = supervised(self.supervision, loss, labels) if self.phase != "unlabelled" else loss
+        terms = objective.training_terms(self.objective_config, self.estimator, logits, seen, noise, steps_done)
+        values, bound = terms.objective, terms.reconstruction + terms.kl
+        if kind == "expected":
+            divergence = (logits.softmax(-1).squeeze(-2) * loss.divergences).sum(-1)
+            values, bound = values + divergence, bound + divergence.detach()
+        if self.phase != "unlabelled":
+            values = values + cross_entropy(self.supervision, terms.estimate, logits, labels)
+        unlabelled = 0 if self.phase == "labelled" else self.trainer_config.batch
+        total = torch.zeros((), device=values.device)
+        if self.phase != "labelled":
+            total, bound = total + values[:, :unlabelled].mean(-1).sum(), bound[:, :unlabelled]
+        if self.phase != "unlabelled":
+            total = total + self.supervision.labelled_weight * values[:, unlabelled:].mean(-1).sum()
+        return total, bound.mean(-1), terms.estimate.loss, terms.estimate.metrics
+
+    def score(self, validation: Evaluation) -> Float[Tensor, "seeds"]:
+        if self.supervision.select == "accuracy":
+            return -self.accuracies("validation")[0]
+        return validation.bound
+
+    def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
+        self.counts = {}
+
+    def on_test_epoch_start(self) -> None:
+        super().on_test_epoch_start()
+        self.counts = {}
+
+    def evaluate_chunk(
+        self, networks: Any, split: str, indices: Tensor, samples: int, noise: SeedNoise, importance: int = 0
+    ) -> None:
+        pixels = getattr(self, f"{split}_pixels")[indices]
+        how = "threshold" if self.binarization == "dynamic" else self.binarization
+        images = prepare(pixels, how, None).expand(len(self.seeds), -1, -1)
+        labels = self.labels[split]
+        chosen = None if labels is None else labels[indices.cpu()].to(pixels.device)
+        sums, counts = mixture_bound_sums(networks, images, chosen, self.classes, samples, noise)
+        self.chunks.setdefault(split, []).append(sums)
+        if counts is not None:
+            self.counts.setdefault(split, []).append(counts)
+
+    def confusion(self, split: str) -> Float[Tensor, "2 seeds classes k"]:
+        """Images of each class by the value that the arg max, and one perturbed arg max, gives them."""
+        return torch.stack(self.counts[split]).sum(0).double().cpu()
+
+    def accuracies(self, split: str) -> Float[Tensor, "2 seeds"]:
+        """Shares of images whose arg max, and perturbed arg max, is their class."""
+        counts = self.confusion(split)
+        return counts.diagonal(dim1=-2, dim2=-1).sum(-1) / counts.sum((-2, -1))
+
+    def more_metrics(self, split: str, index: int) -> dict[str, float]:
+        if split not in self.counts:
+            return {}
+        accuracy, perturbed = self.accuracies(split)[:, index].tolist()
+        clustering = clustering_accuracy(self.confusion(split)[0, index].numpy())
+        return {
+            f"{split}_accuracy": accuracy,
+            f"{split}_perturbed_accuracy": perturbed,
+            f"{split}_clustering_accuracy": clustering,
+        }
+
+    def final_columns(self, index: int) -> dict[str, Any]:
+        (best,) = [
+            row
+            for row in self.history
+            if row["seed"] == self.seeds[index] and row["epoch"] == int(self.best_epoch[index])
+        ] or [{}]
+        kept = {name: value for name, value in best.items() if name.startswith("validation_") and "accuracy" in name}
+        return {
+            "labels": self.supervision.labels,
+            "training": self.supervision.training,
+            "gaussian": self.mixture.gaussian,
+            **kept,
+            **self.more_metrics("test", index),
+        }
+
+
+def labelled_source(dataset: Dataset, supervision: SupervisionConfig) -> tuple[Tensor, Tensor]:
+    """The pixels and classes that labelled images are drawn from. Raises UsageError for a data set without labels."""
+    splits = [dataset.train]
+    if supervision.source == "train_and_validation":
+        splits.append(dataset.validation)
+    found = [split.labels for split in splits if split.labels is not None]
+    if supervision.training != "none" and len(found) < len(splits):
+        raise UsageError(f"data.name={dataset.name} has no labels, which supervision={supervision.training} needs")
+    if len(found) < len(splits):
+        return dataset.train.pixels[:0], torch.zeros(0, dtype=torch.int64)
+    return torch.cat([split.pixels for split in splits]), torch.cat(found)
+
+
+def clustering_accuracy(counts: np.ndarray) -> float:
+    """Share of images in their class when values of z are named after classes in the best way (Hungarian method)."""
+    rows, columns = linear_sum_assignment(-counts)
+    return float(counts[rows, columns].sum() / counts.sum())

@@ -1,0 +1,175 @@
+"""What labels do to training: which images have one, and the loss ℓ(z, z_{φ+γ}) that they add (Equation 11)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int, Int64
+from torch import Tensor
+
+from argmax_vae.errors import UsageError
+from argmax_vae.estimators import EstimatorConfig
+from argmax_vae.estimators.base import Estimate
+from argmax_vae.randomness import generator_for
+from argmax_vae.reconstruction import CodeLoss
+
+TRAININGS = ("none", "sequential", "joint")
+LOSSES = ("label", "augmented", "cross_entropy", "relaxed_cross_entropy")
+SOURCES = ("train", "train_and_validation")
+SELECTIONS = ("bound", "accuracy")
+CERTAIN = 1e9
+"""A loss beside which every other is nothing."""
+
+
+@dataclass
+class SupervisionConfig:
+    """How labels take part in training.
+
+    `training`: none; `sequential`, the labelled images alone for the first `labelled_epochs` epochs (of as many steps
+    as the others) and none of them afterwards, as the paper's code does; or `joint`, `labelled_batch` labelled images
+    in every step beside the others (Equation 11).
+    `labels`: how many images have a label, the same number for every class, drawn per seed from `source`.
+    `loss`: what a label y adds for its image.
+        `label`: the perturbed arg max of direct optimization is the label itself (section 6.1), as if ℓ were infinite;
+        `augmented`: θ(z) + `weight`·[z ≠ y], by any estimator;
+        `cross_entropy`: −`weight`·log q(y), by any estimator;
+        `relaxed_cross_entropy`: that of the relaxed sample in place of q, for Gumbel-Softmax, as in the paper's code.
+    `labelled_weight`: weight of the labelled images' mean objective beside that of the others.
+    `binarize`: whether labelled images are made binary like the rest; the paper's code does not.
+    `select`: whether the networks kept are those of the best validation `bound` or `accuracy`.
+    """
+
+    training: str = "none"
+    labels: int = 0
+    source: str = "train"
+    loss: str = "label"
+    weight: float = 1.0
+    labelled_weight: float = 1.0
+    labelled_batch: int = 100
+    labelled_epochs: int = 0
+    binarize: bool = True
+    select: str = "bound"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("training", TRAININGS),
+            ("loss", LOSSES),
+            ("source", SOURCES),
+            ("select", SELECTIONS),
+        ):
+            if getattr(self, name) not in allowed:
+                raise UsageError(f"supervision.{name}={getattr(self, name)} must be one of {', '.join(allowed)}")
+        for name in ("weight", "labelled_weight"):
+            value = getattr(self, name)
+            if not (value > 0 and math.isfinite(value)):
+                raise UsageError(f"supervision.{name}={value} must be greater than 0")
+        if self.labels < 0 or self.labelled_epochs < 0 or self.labelled_batch < 1:
+            raise UsageError(
+                f"supervision.labels={self.labels} and labelled_epochs={self.labelled_epochs} must be at least 0, "
+                f"labelled_batch={self.labelled_batch} at least 1"
+            )
+        if (self.labels > 0) != (self.training != "none"):
+            raise UsageError(
+                f"supervision.labels={self.labels} does not fit supervision.training={self.training}: "
+                "labels need supervision=joint or sequential, and these need labels"
+            )
+        if self.training == "sequential" and self.labelled_epochs < 1:
+            raise UsageError(f"supervision.labelled_epochs={self.labelled_epochs} must be at least 1 if sequential")
+
+    def validate(self, estimator: EstimatorConfig, model: str, k: int, epochs: int) -> None:
+        """Raise UsageError when these choices do not fit the estimator, the model or the number of epochs."""
+        if self.training == "none":
+            return
+        if model != "mixture":
+            raise UsageError(f"supervision.training={self.training} needs model=mixture, not model.name={model}")
+        if self.labels % k:
+            raise UsageError(f"supervision.labels={self.labels} must be divisible by the {k} classes (model.latents)")
+        if self.training == "sequential" and self.labelled_epochs >= epochs:
+            raise UsageError(
+                f"supervision.labelled_epochs={self.labelled_epochs} must be less than trainer.epochs={epochs}"
+            )
+        direct = estimator.name in ("direct", "direct_rao_blackwell")
+        if self.loss == "label" and not (direct and estimator.direction == "toward"):  # type: ignore[attr-defined]
+            raise UsageError(
+                "supervision.loss=label needs estimator=direct with direction=toward; "
+                "use cross_entropy or augmented with others"
+            )
+        if self.loss == "relaxed_cross_entropy" and estimator.name != "gumbel_softmax":
+            raise UsageError("supervision.loss=relaxed_cross_entropy needs estimator=gumbel_softmax; use cross_entropy")
+
+
+def labelled_subset(labels: Int64[Tensor, "images"], number: int, k: int, seed: int) -> Int64[Tensor, "labelled"]:
+    """Indices of `number` images, the same number of each of the k classes, drawn from the stream of the seed.
+
+    Raises UsageError when a class has too few images, or there are other classes.
+    """
+    classes = int(labels.max()) + 1
+    if classes != k:
+        raise UsageError(f"model.latents has k = {k}, the data set has {classes} classes: they must be equal")
+    generator = generator_for(seed, 0, "labels")
+    chosen = []
+    for value in range(k):
+        members = (labels == value).nonzero().squeeze(-1)
+        if number // k > len(members):
+            raise UsageError(
+                f"supervision.labels={number}: class {value} has {len(members)} images, not {number // k}; use fewer"
+            )
+        chosen.append(members[torch.randperm(len(members), generator=generator)[: number // k]])
+    return torch.cat(chosen)
+
+
+class Supervised:
+    """θ with the label's loss ℓ for the images that have one; for n = 1.
+
+    `penalties` is weight·[j ≠ y] for labelled images and 0 for others. With `only_candidates` it reaches only the
+    losses that the perturbed arg max compares, which then chooses the label.
+    """
+
+    def __init__(self, loss: CodeLoss, penalties: Float[Tensor, "*leading 1 k"], only_candidates: bool) -> None:
+        self.loss, self.penalties, self.only_candidates = loss, penalties, only_candidates
+
+    def added(self, codes: Float[Tensor, "*rows 1 k"]) -> Float[Tensor, "*rows"] | float:
+        return 0.0 if self.only_candidates else (self.penalties * codes).sum((-2, -1))
+
+    def __call__(self, codes: Float[Tensor, "*rows 1 k"]) -> Float[Tensor, "*rows"]:
+        return self.loss(codes) + self.added(codes)
+
+    def with_candidates(
+        self, codes: Float[Tensor, "*rows 1 k"]
+    ) -> tuple[Float[Tensor, "*rows"], Float[Tensor, "*rows 1 k"]]:
+        loss, changed = self.loss.with_candidates(codes)
+        return loss + self.added(codes), changed + self.penalties
+
+    def shared(self, codes: Float[Tensor, "codes 1 k"]) -> Float[Tensor, "*leading codes"]:
+        return self.loss.shared(codes) + torch.einsum("...ij,cij->...c", self.penalties, codes)
+
+
+def supervised(config: SupervisionConfig, loss: CodeLoss, labels: Float[Tensor, "*leading 1 k"]) -> CodeLoss:
+    """θ as the estimator sees it; `labels` are one-hot, or all zeros for images without one."""
+    if config.loss not in ("label", "augmented"):
+        return loss
+    has_label = labels.sum(-1, keepdim=True)
+    size = CERTAIN if config.loss == "label" else config.weight
+    return Supervised(loss, size * (has_label - labels), config.loss == "label")
+
+
+def cross_entropy(
+    config: SupervisionConfig,
+    estimate: Estimate,
+    logits: Float[Tensor, "*leading 1 k"],
+    labels: Float[Tensor, "*leading 1 k"],
+) -> Float[Tensor, "*leading"] | float:
+    """The weighted cross-entropy of q or of the relaxed sample, in nats; 0 for images without a label."""
+    if config.loss == "cross_entropy":
+        return -config.weight * (logits.log_softmax(-1) * labels).sum((-2, -1))
+    if config.loss == "relaxed_cross_entropy":
+        assert estimate.relaxed_log_codes is not None
+        return -config.weight * (estimate.relaxed_log_codes.mean(0) * labels).sum((-2, -1))
+    return 0.0
+
+
+def draw_labelled(
+    subset: Int64[Tensor, "seeds labelled"], uniform: Float[Tensor, "seeds batch"]
+) -> Int[Tensor, "seeds batch"]:
+    """Labelled images of one step, drawn with replacement."""
+    return subset.gather(1, (uniform * subset.shape[1]).long().clamp_max(subset.shape[1] - 1))
