@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 some cells failed, 2 bad usage or configuration, 130 inter
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from argmax_vae import __version__
 from argmax_vae.errors import UsageError
@@ -219,35 +220,22 @@ def runs_verb(given: argparse.Namespace) -> int:
 
 
 def report_verb(given: argparse.Namespace) -> int:
-    from argmax_vae.report import laboratory, tables
+    from argmax_vae.report import laboratory, semi_supervised, tables
 
+    reporter: Any = tables
     if given.table in laboratory.FIGURES:
-        return report_gradients(given)
+        reporter = laboratory
+    if given.table in semi_supervised.FIGURES:
+        reporter = semi_supervised
     if given.check:
-        differences = tables.check(given.table, given.results)
+        differences = reporter.check(given.table, given.results)
         for line in differences:
             print(line, file=sys.stderr)
         return SOME_FAILED if differences else DONE
     if given.format:
-        print(tables.rendered(given.table, given.results, given.format), end="")
+        print(reporter.rendered(given.table, given.results, given.format), end="")
         return DONE
-    for path in tables.write(given.table, given.results):
-        print(path)
-    return DONE
-
-
-def report_gradients(given: argparse.Namespace) -> int:
-    from argmax_vae.report import laboratory
-
-    if given.check:
-        differences = laboratory.check(given.table, given.results)
-        for line in differences:
-            print(line, file=sys.stderr)
-        return SOME_FAILED if differences else DONE
-    if given.format:
-        print(laboratory.rendered(given.table, given.results, given.format), end="")
-        return DONE
-    for path in laboratory.write(given.table, given.results):
+    for path in reporter.write(given.table, given.results):
         print(path)
     return DONE
 

@@ -98,7 +98,7 @@ class Config:
                 require(chosen, f"estimator.{key}.name", value.name, how)
         chosen = type(self.model) is MODELS.get(self.model.name, ModelConfig)
         require(chosen, "model.name", self.model.name, f"chosen by model=NAME, such as {', '.join(MODELS)}")
-        self.supervision.validate(self.estimator, self.model.name, self.model.k, epochs)
+        self.supervision.validate(self.estimator, self.model.name, self.model.k)
         self.estimator.validate_latents(self.model.n, self.model.k)
         self.objective.validate_estimator(ESTIMATORS[self.estimator.name], self.estimator.name)
 

@@ -1,5 +1,6 @@
 """The Lightning module of the mixture of discrete and Gaussian latents, with or without labels, S seeds at once."""
 
+from dataclasses import fields, replace
 from typing import Any, cast
 
 import numpy as np
@@ -13,11 +14,13 @@ from argmax_vae import objective
 from argmax_vae.data.binarization import prepare
 from argmax_vae.data.datasets import Dataset
 from argmax_vae.errors import UsageError
+from argmax_vae.estimators import Estimator, EstimatorConfig
 from argmax_vae.latents import normal_from_uniform
 from argmax_vae.mixture import MixtureConfig, MixtureReconstruction, mixture_bound_sums
 from argmax_vae.modules import DiscreteVAE, Evaluation, ModelConfig
 from argmax_vae.networks import MixtureNetworks
 from argmax_vae.randomness import SeedNoise
+from argmax_vae.schedules import Constant, Schedule
 from argmax_vae.steps import Noise
 from argmax_vae.supervision import (
     SupervisionConfig,
@@ -49,6 +52,13 @@ class MixtureVAE(DiscreteVAE):
         self.classes = 0 if dataset.train.labels is None else int(dataset.train.labels.max()) + 1
         self.counts: dict[str, list[Tensor]] = {}
         self.phase = "unlabelled"
+        self.labelled_epochs = supervision.labelled_epochs(len(dataset.train.pixels) // self.trainer_config.batch)
+        if self.labelled_epochs >= self.trainer_config.epochs:
+            raise UsageError(
+                f"trainer.epochs={self.trainer_config.epochs} must be more than the {self.labelled_epochs} epochs that "
+                f"supervision.labelled_visits={supervision.labelled_visits} of {supervision.labels} images take"
+            )
+        self.configs = {"unlabelled": self.estimator.config, "labelled": labelled_config(self.estimator, supervision)}
         pixels, classes = labelled_source(dataset, supervision)
         subsets = torch.zeros(len(seeds), 0, dtype=torch.int64)
         if supervision.training != "none":
@@ -77,8 +87,7 @@ class MixtureVAE(DiscreteVAE):
         """Which images the steps of an epoch see: labelled, unlabelled or both."""
         if self.supervision.training == "joint":
             return "both"
-        sequential = self.supervision.training == "sequential"
-        return "labelled" if sequential and epoch < self.supervision.labelled_epochs else "unlabelled"
+        return "labelled" if epoch < self.labelled_epochs else "unlabelled"
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
@@ -89,13 +98,14 @@ class MixtureVAE(DiscreteVAE):
         phase = self.phase_of(self.current_epoch)
         if phase != self.phase:
             self.phase = phase
+            self.estimator.config = self.configs.get(phase, self.estimator.config)
             self.prepare_steps(self.optimizer)
             super().on_train_epoch_start()
 
     def draw(self) -> Noise:
         seeds, k = len(self.seeds), self.mixture.k
         unlabelled = 0 if self.phase == "labelled" else self.trainer_config.batch
-        labelled = 0 if self.phase == "unlabelled" else self.supervision.labelled_batch
+        labelled = 0 if self.phase == "unlabelled" else self.supervision.batch
         batch = unlabelled + labelled
         noise = self.estimator.noise((seeds, batch, 1, k), self.noise)
         noise["gaussian"] = normal_from_uniform(
@@ -197,6 +207,17 @@ class MixtureVAE(DiscreteVAE):
             f"{split}_clustering_accuracy": clustering,
         }
 
+    def confusion_rows(self) -> list[dict[str, Any]]:
+        if "test" not in self.counts:
+            return []
+        counts = self.confusion("test")[0].long()
+        return [
+            {"seed": seed, "class": label, "value": value, "images": int(images)}
+            for index, seed in enumerate(self.seeds)
+            for label, row in enumerate(counts[index])
+            for value, images in enumerate(row)
+        ]
+
     def final_columns(self, index: int) -> dict[str, Any]:
         (best,) = [
             row
@@ -211,6 +232,17 @@ class MixtureVAE(DiscreteVAE):
             **kept,
             **self.more_metrics("test", index),
         }
+
+
+def labelled_config(estimator: Estimator, supervision: SupervisionConfig) -> EstimatorConfig:
+    """The estimator's configuration while labelled images are seen alone."""
+    config: EstimatorConfig = estimator.config
+    if not supervision.labelled_value:
+        return config
+    value = Constant(value=supervision.labelled_value)
+    names = [inner.name for inner in fields(config) if isinstance(getattr(config, inner.name), Schedule)]
+    changes: dict[str, Any] = dict.fromkeys(names, value)
+    return replace(config, **changes)
 
 
 def labelled_source(dataset: Dataset, supervision: SupervisionConfig) -> tuple[Tensor, Tensor]:

@@ -231,6 +231,10 @@ class DiscreteVAE(pl.LightningModule):
         """Further columns of the final numbers of the seed at this position."""
         return {}
 
+    def confusion_rows(self) -> list[dict[str, Any]]:
+        """How many test images of each class were given each value of z, for models that know classes."""
+        return []
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(
             list(self.networks.parameters()) + list(self.estimator.parameters()),

@@ -3,6 +3,7 @@
 config.yaml       the whole configuration             provenance.json   commit, versions, device, command
 metrics.csv       a row per evaluation and seed        seeds.csv         a row of final numbers per seed
 last.ckpt         to resume from                       best.ckpt         best networks of each seed
+confusion.csv     test images of each class by value of z, for a mixture
 samples.png       images of random codes               reconstructions.png   test images above theirs
 done.json         written last                         error.txt         traceback of a run that failed
 """
@@ -215,7 +216,7 @@ def curves(run: RunDirectory, table: str, protocol: str) -> pd.DataFrame:
     metrics = pd.read_csv(run.path / "metrics.csv")
     latents = [int(part) for part in plain["model"]["latents"].split("x")]
     frame = metrics[["seed", "epoch", "validation_bound", "test_bound"]].round(4)
-    labels = {
+    labels: dict[str, Any] = {
         "table": table,
         "protocol": protocol,
         "run": run.path.name,
@@ -224,19 +225,23 @@ def curves(run: RunDirectory, table: str, protocol: str) -> pd.DataFrame:
         "estimator": plain["estimator"]["name"],
         "kl": plain["objective"]["kl"],
     }
+    if "validation_accuracy" in metrics:
+        labels |= {"data": plain["data"]["name"], "labels": plain["supervision"]["labels"]}
+        frame[["validation_accuracy", "test_accuracy"]] = metrics[["validation_accuracy", "test_accuracy"]]
     for position, (column, value) in enumerate(labels.items()):
         frame.insert(position, column, value)
     return frame
 
 
-CELL_COLUMNS = ["table", "protocol", "estimator", "n", "k"]
+CELL_COLUMNS = ["table", "protocol", "estimator", "data", "n", "k", "labels"]
 
 
 def merge_into(path: Path, rows: pd.DataFrame) -> None:
     """Put rows into a csv of record in place of those of the same cells, keeping all others."""
     if path.exists():
         others = pd.read_csv(path, keep_default_na=False, dtype=str)
-        replaced = set(rows[CELL_COLUMNS].astype(str).itertuples(index=False, name=None))
-        kept = [cell not in replaced for cell in others[CELL_COLUMNS].itertuples(index=False, name=None)]
+        columns = [name for name in CELL_COLUMNS if name in rows and name in others]
+        replaced = set(rows[columns].astype(str).itertuples(index=False, name=None))
+        kept = [cell not in replaced for cell in others[columns].itertuples(index=False, name=None)]
         rows = pd.concat([others[kept], rows.astype(object)], ignore_index=True)
     write_atomic(path, lambda temporary: rows.to_csv(temporary, index=False))

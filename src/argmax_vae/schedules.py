@@ -5,7 +5,7 @@ tensor, so that a captured CUDA graph can evaluate it on the device.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -115,35 +115,4 @@ class Cosine(Schedule):
         return f"{self.start:g} to {self.end:g}, cosine over {self.steps} steps"
 
 
-@dataclass
-class Piecewise(Schedule):
-    """`values[i]` from step `boundaries[i − 1]` on, `values[0]` before the first boundary."""
-
-    name: str = "piecewise"
-    values: list[float] = field(default_factory=lambda: [0.1])
-    boundaries: list[int] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        if not self.values or not all(value > 0 and math.isfinite(value) for value in self.values):
-            raise UsageError(f"schedule piecewise: values={self.values} must be greater than 0 and finite")
-        if len(self.boundaries) != len(self.values) - 1 or sorted(set(self.boundaries)) != list(self.boundaries):
-            raise UsageError(
-                f"schedule piecewise: boundaries={self.boundaries} must be {len(self.values) - 1} growing steps, "
-                "one between every two values"
-            )
-
-    def __call__(self, step: Tensor) -> Tensor:
-        current = torch.full_like(step, self.values[0], dtype=torch.float32)
-        for boundary, value in zip(self.boundaries, self.values[1:], strict=True):
-            current = torch.where(step >= boundary, value, current)
-        return current
-
-    def describe(self) -> str:
-        parts = [f"{self.values[0]:g}"]
-        parts += [f"{v:g} from step {b}" for b, v in zip(self.boundaries, self.values[1:], strict=True)]
-        return ", ".join(parts)
-
-
-SCHEDULES: dict[str, type[Schedule]] = {
-    schedule.name: schedule for schedule in (Constant, Exponential, Linear, Cosine, Piecewise)
-}
+SCHEDULES: dict[str, type[Schedule]] = {schedule.name: schedule for schedule in (Constant, Exponential, Linear, Cosine)}

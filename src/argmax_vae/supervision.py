@@ -25,9 +25,9 @@ CERTAIN = 1e9
 class SupervisionConfig:
     """How labels take part in training.
 
-    `training`: none; `sequential`, the labelled images alone for the first `labelled_epochs` epochs (of as many steps
-    as the others) and none of them afterwards, as the paper's code does; or `joint`, `labelled_batch` labelled images
-    in every step beside the others (Equation 11).
+    `training`: none; `sequential`, the labelled images alone until each was seen `labelled_visits` times (rounded up to
+    whole epochs) and none of them afterwards, as the paper's code does; or `joint`, `labelled_batch` labelled images in
+    every step beside the others (Equation 11).
     `labels`: how many images have a label, the same number for every class, drawn per seed from `source`.
     `loss`: what a label y adds for its image.
         `label`: the perturbed arg max of direct optimization is the label itself (section 6.1), as if ℓ were infinite;
@@ -35,6 +35,7 @@ class SupervisionConfig:
         `cross_entropy`: −`weight`·log q(y), by any estimator;
         `relaxed_cross_entropy`: that of the relaxed sample in place of q, for Gumbel-Softmax, as in the paper's code.
     `labelled_weight`: weight of the labelled images' mean objective beside that of the others.
+    `labelled_value`: ε or τ while labelled images are seen alone; 0 for that of the estimator's schedule.
     `binarize`: whether labelled images are made binary like the rest; the paper's code does not.
     `select`: whether the networks kept are those of the best validation `bound` or `accuracy`.
     """
@@ -46,7 +47,8 @@ class SupervisionConfig:
     weight: float = 1.0
     labelled_weight: float = 1.0
     labelled_batch: int = 100
-    labelled_epochs: int = 0
+    labelled_visits: int = 1500
+    labelled_value: float = 0.0
     binarize: bool = True
     select: str = "bound"
 
@@ -63,31 +65,34 @@ class SupervisionConfig:
             value = getattr(self, name)
             if not (value > 0 and math.isfinite(value)):
                 raise UsageError(f"supervision.{name}={value} must be greater than 0")
-        if self.labels < 0 or self.labelled_epochs < 0 or self.labelled_batch < 1:
-            raise UsageError(
-                f"supervision.labels={self.labels} and labelled_epochs={self.labelled_epochs} must be at least 0, "
-                f"labelled_batch={self.labelled_batch} at least 1"
-            )
+        for name, smallest in (("labels", 0), ("labelled_value", 0), ("labelled_batch", 1), ("labelled_visits", 1)):
+            if not getattr(self, name) >= smallest:
+                raise UsageError(f"supervision.{name}={getattr(self, name)} must be at least {smallest}")
         if (self.labels > 0) != (self.training != "none"):
             raise UsageError(
                 f"supervision.labels={self.labels} does not fit supervision.training={self.training}: "
                 "labels need supervision=joint or sequential, and these need labels"
             )
-        if self.training == "sequential" and self.labelled_epochs < 1:
-            raise UsageError(f"supervision.labelled_epochs={self.labelled_epochs} must be at least 1 if sequential")
 
-    def validate(self, estimator: EstimatorConfig, model: str, k: int, epochs: int) -> None:
-        """Raise UsageError when these choices do not fit the estimator, the model or the number of epochs."""
+    @property
+    def batch(self) -> int:
+        """Labelled images in a step: as many as there are, if they are few."""
+        return min(self.labelled_batch, self.labels)
+
+    def labelled_epochs(self, steps_per_epoch: int) -> int:
+        """Epochs in which the labelled images are seen alone."""
+        if self.training != "sequential":
+            return 0
+        return math.ceil(self.labelled_visits * self.labels / self.batch / steps_per_epoch)
+
+    def validate(self, estimator: EstimatorConfig, model: str, k: int) -> None:
+        """Raise UsageError when these choices do not fit the estimator or the model."""
         if self.training == "none":
             return
         if model != "mixture":
             raise UsageError(f"supervision.training={self.training} needs model=mixture, not model.name={model}")
         if self.labels % k:
             raise UsageError(f"supervision.labels={self.labels} must be divisible by the {k} classes (model.latents)")
-        if self.training == "sequential" and self.labelled_epochs >= epochs:
-            raise UsageError(
-                f"supervision.labelled_epochs={self.labelled_epochs} must be less than trainer.epochs={epochs}"
-            )
         direct = estimator.name in ("direct", "direct_rao_blackwell")
         if self.loss == "label" and not (direct and estimator.direction == "toward"):  # type: ignore[attr-defined]
             raise UsageError(

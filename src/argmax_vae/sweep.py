@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from argmax_vae import runs
 from argmax_vae.config import Cell, cells, config_directory, register, to_config, to_plain
 from argmax_vae.errors import UsageError
-from argmax_vae.report import tables
+from argmax_vae.report import semi_supervised, tables
 from argmax_vae.runs import RunDirectory
 
 DONE, SOME_FAILED, BAD_USAGE = 0, 1, 2
@@ -98,7 +98,8 @@ def describe(cell: Cell) -> str:
     schedule = config.estimator.describe_schedule()
     what = f"{config.model.latents:6} {config.estimator.name:15} KL {config.objective.kl:9} {schedule}"
     run = RunDirectory.of(cell.plain)
-    budget = f"{len(config.seeds)} seeds, {config.trainer.epochs} epochs"
+    labels = f"{config.supervision.labels} labels, " if config.supervision.labels else ""
+    budget = f"{labels}{len(config.seeds)} seeds, {config.trainer.epochs} epochs"
     return f"{run.status:12} {config.protocol:12} {what}  {budget}  {run.path.name}"
 
 
@@ -114,8 +115,10 @@ def reproduce(table: str, overrides: list[str], dry_run: bool) -> int:
     code = launch_cells(table, overrides, found)
     results = Path(found[0].config.paths.results)
     if collect(found, results):
-        for name in sorted({cell.config.table for cell in found if cell.config.table in tables.TABLES}):
-            for path in tables.write(name, results):
+        for name in sorted({cell.config.table for cell in found}):
+            written = tables.write(name, results) if name in tables.TABLES else []
+            written += semi_supervised.write(name, results) if name in semi_supervised.FIGURES else []
+            for path in written:
                 print(path)
     return code
 

@@ -215,7 +215,8 @@ def fit(config: Config, plain: dict[str, Any], run: RunDirectory, dataset: Datas
     checkpoint = resumable(run, config_identity)
     module = build(config, dataset)
     labels = RunLabels(
-        name=f"{config.model.latents} {config.estimator.name}, KL {config.objective.kl}",
+        name=f"{config.model.latents} {config.estimator.name}, KL {config.objective.kl}"
+        + (f", {config.supervision.labels} labels" if config.supervision.labels else ""),
         group=config.table,
         tags=tuple(filter(None, (config.data.name, config.protocol, runs.commit()[0]))),
         config=plain,
@@ -242,6 +243,8 @@ def fit(config: Config, plain: dict[str, Any], run: RunDirectory, dataset: Datas
         rows = seed_rows(config, module, seconds, device)
         run.write_table("metrics.csv", module.history, columns=HISTORY_COLUMNS)
         run.write_table("seeds.csv", rows)
+        if confusion := module.confusion_rows():
+            run.write_table("confusion.csv", confusion)
         save_best(run, module, config_identity)
         pictures = pictures_of(module, dataset)
         run.write_picture("samples.png", pictures.samples)

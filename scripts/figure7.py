@@ -1,0 +1,59 @@
+"""Draws the paper's Figure 7: class-conditional images of an unsupervised mixture beside a semi-supervised one.
+
+    python scripts/figure7.py RUN_UNSUPERVISED RUN_SEMI_SUPERVISED [results/figure7.png]
+
+Columns are the values of z, rows have the same Gaussian code; the first seed of each run.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from argmax_vae.config import from_plain
+from argmax_vae.data.datasets import load_dataset
+from argmax_vae.errors import UsageError
+from argmax_vae.files import write_atomic
+from argmax_vae.mixture_vae import MixtureVAE
+from argmax_vae.pictures import class_conditional, grid
+from argmax_vae.runs import RunDirectory
+from argmax_vae.training import build, load_checkpoint
+
+ROWS, GAP = 10, 12
+
+
+def picture(path: Path) -> np.ndarray:
+    """The grid of a finished run of a mixture."""
+    run = RunDirectory(path)
+    config = from_plain(run.config())
+    dataset = load_dataset(config.data.name, Path(config.paths.data))
+    module = build(config, dataset)
+    if not isinstance(module, MixtureVAE):
+        raise UsageError(f"{path} is no run of model=mixture")
+    module.best.load_state_dict(load_checkpoint(run.best)["networks"])
+    with torch.no_grad():
+        return grid(class_conditional(module.best, config.seeds[0], 0, ROWS), dataset.shape)
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) not in (2, 3):
+        print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        left, right = (picture(Path(argument)) for argument in arguments[:2])
+    except UsageError as error:
+        print(f"figure7: {error}", file=sys.stderr)
+        return 2
+    both = np.concatenate([left, np.ones((len(left), GAP)), right], 1)
+    image = Image.fromarray((both * 255).round().astype(np.uint8))
+    image = image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST)
+    output = Path(arguments[2]) if len(arguments) == 3 else Path("results/figure7.png")
+    write_atomic(output, lambda temporary: image.save(temporary, format="PNG"))
+    print(output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

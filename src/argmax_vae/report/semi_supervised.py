@@ -1,0 +1,259 @@
+"""Accuracy and bound of semi-supervised mixtures by number of labels, beside the published values (Figure 3).
+
+Functions of ``results/runs.csv`` and ``results/paper/<name>.csv`` alone, as the other tables are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from argmax_vae.errors import UsageError
+from argmax_vae.files import write_text
+from argmax_vae.report import published_values, read, require
+from argmax_vae.report.plots import Dot, _look, _save, dots_with_intervals
+from argmax_vae.report.statistics import mean_interval, paired_difference
+from argmax_vae.report.style import escape, rank, style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FIGURES = {
+    "figure3": "Figure 3: semi-supervised learning with mixed discrete and Gaussian latents, MNIST",
+    "figure3_2019": "Semi-supervised learning, as in the 2019 version: 30 Gaussian latents",
+}
+FORMATS = ("md", "tex", "csv")
+CELL = ["data", "labels", "protocol", "estimator"]
+METRICS = {
+    "accuracy_percent": "test_perturbed_accuracy",
+    "argmax_accuracy_percent": "test_accuracy",
+    "test_bound": "test_bound",
+}
+ORIGIN = ["device", "torch", "commit"]
+COLUMNS = [*CELL, "table", "seed", "status", "epochs", "dirty", *METRICS.values(), *ORIGIN]
+MISSING = "–"
+
+
+def load(name: str, results: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The runs of a figure, and its published values.
+
+    Raises:
+        UsageError: a file or column is missing, or no run belongs to the figure.
+    """
+    advice = f"make it with: argmax-vae reproduce {name}"
+    runs = read(results / "runs.csv", advice)
+    require(runs, COLUMNS, "runs.csv")
+    rows = runs[runs["table"] == name]
+    if rows.empty:
+        raise UsageError(f"runs.csv: no row of table={name}; {advice}")
+    given = results / "paper" / f"{name}.csv"
+    paper = read(given if given.exists() else published_values() / f"{name}.csv", "restore it from the repository")
+    require(paper, ["data", "labels", "estimator", "metric", "value"], f"paper/{name}.csv")
+    return rows, paper
+
+
+def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
+    """One row per data set, number of labels, protocol and estimator.
+
+    For each of METRICS (accuracies in percent, bounds in nats): the mean over the seeds that are done, ``_half_width``
+    of its 95 % interval, the published value as ``_paper``, and, but for the best row with as many labels, ``_behind``,
+    how much worse than the best it is on paired seeds, with ``_behind_half_width``; then seeds, epochs and origin.
+
+    Raises:
+        UsageError: a cell repeats a seed or mixes numbers of epochs.
+    """
+    published = {
+        (row["data"], row["labels"], row["estimator"], row["metric"]): row["value"] for _, row in paper.iterrows()
+    }
+    rows: list[dict[str, Any]] = []
+    values: list[dict[str, pd.Series]] = []
+    for key, cell in runs.groupby(CELL):
+        done = cell[cell["status"] == "done"]
+        if cell["seed"].duplicated().any() or done["epochs"].nunique() > 1:
+            raise UsageError(f"runs.csv: table={name}: {', '.join(map(str, key))}: a seed twice, or several epochs")
+        row: dict[str, Any] = dict(zip(CELL, key, strict=True))
+        values.append({})
+        for metric, column in METRICS.items():
+            numbers = done.set_index("seed")[column].astype(float) * (100 if "percent" in metric else 1)
+            values[-1][metric] = numbers
+            if len(numbers):
+                interval = mean_interval(numbers)
+                row |= {metric: interval.mean, f"{metric}_half_width": interval.half_width}
+            published_as = metric.removeprefix("argmax_")
+            row[f"{metric}_paper"] = published.get(
+                (row["data"], row["labels"], row["estimator"], published_as), math.nan
+            )
+        row |= {"seeds": len(done), "diverged": int((cell["status"] == "diverged").sum())}
+        row["epochs"] = done["epochs"].mean()
+        row |= {column: ", ".join(sorted(set(cell[column].dropna().astype(str).str[:40]))) for column in ORIGIN}
+        rows.append(row)
+    compare(rows, values)
+    frame = pd.DataFrame(rows)
+    order = sorted(
+        frame.index, key=lambda i: (rows[i]["data"], rows[i]["labels"], rows[i]["protocol"], rank(rows[i]["estimator"]))
+    )
+    return frame.loc[order].reset_index(drop=True)
+
+
+def compare(rows: list[dict[str, Any]], values: list[dict[str, pd.Series]]) -> None:
+    """Tell each row how much worse than the best it is, on paired seeds, among rows with as many labels and epochs."""
+    groups: dict[tuple, list[int]] = {}
+    for index, row in enumerate(rows):
+        if row["seeds"]:
+            groups.setdefault((row["data"], row["labels"], row["epochs"]), []).append(index)
+    for members in groups.values():
+        for metric in METRICS:
+            sign = -1 if "percent" in metric else 1
+            best = min(members, key=lambda index: sign * values[index][metric].mean())
+            for index in members:
+                if index == best or values[index][metric].index.intersection(values[best][metric].index).empty:
+                    continue
+                interval = paired_difference(sign * values[index][metric], sign * values[best][metric])
+                rows[index] |= {f"{metric}_behind": interval.mean, f"{metric}_behind_half_width": interval.half_width}
+
+
+def cells(frame: pd.DataFrame) -> list[dict[str, str]]:
+    """The rows as people read them."""
+
+    def show(row: dict, name: str, signed: bool = False) -> str:
+        value, width = row.get(name, math.nan), row.get(f"{name}_half_width", math.nan)
+        text = MISSING if pd.isna(value) else format(value, "+z.2f" if signed else ".2f").replace("-", "−")
+        return text if pd.isna(width) else f"{text} ± {width:.2f}"
+
+    found = []
+    for row in frame.to_dict("records"):
+        found.append(
+            {
+                "data": str(row["data"]),
+                "labels": f"{row['labels']:g}",
+                "training": str(row["protocol"]),
+                "estimator": style(str(row["estimator"])).label,
+                "accuracy, perturbed (%)": show(row, "accuracy_percent"),
+                "paper (%)": show(row, "accuracy_percent_paper"),
+                "behind the best (%)": show(row, "accuracy_percent_behind", True),
+                "accuracy, arg max (%)": show(row, "argmax_accuracy_percent"),
+                "test bound (nats)": show(row, "test_bound"),
+                "paper (nats)": show(row, "test_bound_paper"),
+                "behind the best (nats)": show(row, "test_bound_behind", True),
+                "seeds": str(row["seeds"]),
+                "diverged": str(row["diverged"]),
+                "epochs": f"{row['epochs']:g}",
+            }
+        )
+    return found
+
+
+def caption(frame: pd.DataFrame) -> str:
+    origin = "; ".join(f"{name} {', '.join(sorted(set(frame[name])))}" for name in ORIGIN)
+    return (
+        "Test accuracy of one Gumbel-perturbed arg max (as published) and of the arg max of the logits, and test bound "
+        "(negative ELBO, lower is better), of the networks with the best validation accuracy. ± is the half width of "
+        "the 95 % Student-t interval over seeds, each with its own draw of labelled images; behind the best: mean "
+        f"difference on paired seeds to the best row with as many labels. {MISSING}: not published. Origin: {origin}."
+    )
+
+
+def render(name: str, frame: pd.DataFrame, format: str) -> str:
+    """The table as `md`, `tex` or `csv` (all columns of `build`). Raises UsageError for another format."""
+    if format not in FORMATS:
+        raise UsageError(f"format={format}: unknown; allowed: {', '.join(FORMATS)}")
+    if format == "csv":
+        return frame.to_csv(index=False, lineterminator="\n")
+    rows = cells(frame)
+    table = [list(rows[0]), *(list(row.values()) for row in rows)]
+    if format == "tex":
+        lines = [" & ".join(map(escape, row)) + r" \\" for row in table]
+        lines = [
+            rf"% {FIGURES[name]}",
+            rf"\begin{{tabular}}{{lllr{'r' * (len(table[0]) - 4)}}}",
+            *lines,
+            r"\end{tabular}",
+        ]
+        return "\n".join([*lines, f"% {caption(frame)}"]) + "\n"
+    lines = ["| " + " | ".join(row) + " |" for row in table]
+    lines.insert(1, "|" + "---|" * len(table[0]))
+    commands = ["```sh", f"argmax-vae reproduce {name}", f"argmax-vae report {name}", "```"]
+    return (
+        "\n".join(
+            [f"# {FIGURES[name]}", "", f"![{FIGURES[name]}]({name}.svg)", "", *lines, "", caption(frame), "", *commands]
+        )
+        + "\n"
+    )
+
+
+@_look()
+def draw(name: str, frame: pd.DataFrame) -> Figure:
+    """Accuracies (left) and bounds (right), one panel for each data set and number of labels, published values open."""
+    from matplotlib.figure import Figure
+
+    groups = list(frame.groupby(["data", "labels"], sort=True))
+    height = 1.0 + sum(0.5 + 0.24 * len(rows) for _, rows in groups)
+    figure = Figure(figsize=(9.6, max(3.0, height)), layout="constrained")
+    panels = figure.subplots(
+        len(groups), 2, squeeze=False, height_ratios=[len(rows) + 0.8 for _, rows in groups], sharex="col"
+    )
+    for (left, right), ((data, labels), rows) in zip(panels, groups, strict=True):
+        for axes, metric in ((left, "accuracy_percent"), (right, "test_bound")):
+            dots = [
+                Dot(
+                    f"{style(row['estimator']).label}, {row['protocol']}",
+                    row.get(metric, math.nan),
+                    row.get(f"{metric}_half_width", math.nan),
+                    row[f"{metric}_paper"],
+                    style(row["estimator"]),
+                )
+                for row in rows.to_dict("records")
+            ]
+            dots_with_intervals(axes, dots)
+        right.set_yticklabels([])
+        left.set_title(f"{data}, {labels:g} labels", loc="left")
+    panels[-1][0].set_xlabel("test accuracy of a perturbed arg max (%)")
+    panels[-1][1].set_xlabel("test bound (nats)")
+    return figure
+
+
+def digest(frame: pd.DataFrame) -> str:
+    """Fingerprint of what the figure draws."""
+    return f"sha256:{hashlib.sha256(render_numbers(frame).encode()).hexdigest()}"
+
+
+def render_numbers(frame: pd.DataFrame) -> str:
+    return frame.drop(columns=ORIGIN).to_csv(index=False, float_format="%.6g", lineterminator="\n")
+
+
+def rendered(name: str, results: Path, format: str) -> str:
+    """The table as text, from the files of record. Raises UsageError as `load` and `build` do."""
+    return render(name, build(name, *load(name, results)), format)
+
+
+def write(name: str, results: Path) -> list[Path]:
+    """Regenerate the figure and the table in `results`, atomically. Raises UsageError as `load` and `build` do."""
+    frame = build(name, *load(name, results))
+    texts = {results / f"{name}.{format}": render(name, frame, format) for format in FORMATS}
+    figure = results / f"{name}.svg"
+    _save(draw(name, frame), figure, digest(frame))
+    for path, text in texts.items():
+        write_text(path, text)
+    return [figure, *texts]
+
+
+def check(name: str, results: Path) -> list[str]:
+    """How the committed files differ from what the files of record give now: one line each, empty if equal."""
+    frame = build(name, *load(name, results))
+    lines = []
+    for format in ("md", "tex"):
+        path = results / f"{name}.{format}"
+        committed = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        current = render(name, frame, format).splitlines()
+        for number, (old, new) in enumerate(zip_longest(committed, current, fillvalue=""), start=1):
+            if old != new:
+                lines.append(f"{path}:{number}: committed {old!r}, computed {new!r}")
+    figure = results / f"{name}.svg"
+    if not figure.exists() or digest(frame) not in figure.read_text(encoding="utf-8"):
+        lines.append(f"{figure}: draws other data than the files of record")
+    return lines

@@ -1,0 +1,99 @@
+"""The table of accuracies and bounds by labels, from small synthetic files."""
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from argmax_vae.errors import UsageError
+from argmax_vae.report import semi_supervised
+from argmax_vae.report.semi_supervised import FIGURES, build, check, load, render, write
+
+PAPER = Path(__file__).parents[2] / "results" / "paper"
+
+
+def rows(estimator: str, labels: int, accuracies: list[float], bound: float, protocol: str = "joint") -> list[dict]:
+    """A done row per seed."""
+    common = {"table": "figure3", "data": "mnist", "labels": labels, "protocol": protocol, "estimator": estimator}
+    origin = {"device": "a processor", "torch": "2.11", "commit": "0123456789ab", "dirty": False}
+    return [
+        common
+        | origin
+        | {"seed": seed, "status": "done", "epochs": 30, "test_accuracy": accuracy + 0.01}
+        | {"test_perturbed_accuracy": accuracy, "test_bound": bound + seed}
+        for seed, accuracy in enumerate(accuracies)
+    ]
+
+
+def example() -> pd.DataFrame:
+    found = rows("direct", 50, [0.95, 0.96, 0.97], 100.0) + rows("gumbel_softmax", 50, [0.90, 0.92, 0.94], 99.0)
+    found += rows("direct", 600, [0.97], 98.0, "sequential, as released")
+    return pd.DataFrame([*found, found[0] | {"table": "figure2", "seed": 7}])
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    (tmp_path / "paper").mkdir()
+    for name in FIGURES:
+        (tmp_path / "paper" / f"{name}.csv").write_text((PAPER / f"{name}.csv").read_text())
+    example().to_csv(tmp_path / "runs.csv", index=False)
+    return tmp_path
+
+
+def test_means_published_values_and_paired_differences(results: Path) -> None:
+    table = build("figure3", *load("figure3", results)).set_index(["labels", "estimator"])
+    direct, gumbel = table.loc[(50, "direct")], table.loc[(50, "gumbel_softmax")]
+    assert direct["accuracy_percent"] == pytest.approx(96.0)
+    assert direct["argmax_accuracy_percent"] == pytest.approx(97.0)
+    assert direct["accuracy_percent_half_width"] == pytest.approx(4.302653 / math.sqrt(3))
+    assert (direct["accuracy_percent_paper"], direct["test_bound_paper"]) == (95.51, 104.15)
+    assert gumbel["accuracy_percent_behind"] == pytest.approx(4.0)
+    assert math.isnan(direct["accuracy_percent_behind"])
+    assert direct["test_bound_behind"] == pytest.approx(1.0)
+    assert math.isnan(gumbel["test_bound_behind"])
+    assert math.isnan(table.loc[(600, "direct"), "accuracy_percent_half_width"])
+
+
+def test_rendered_table_and_its_commands(results: Path) -> None:
+    text = render("figure3", build("figure3", *load("figure3", results)), "md")
+    assert "| mnist | 50 | joint | direct | 96.00 ± 2.48 | 95.51 | – | 97.00 ± 2.48 |" in text
+    assert "argmax-vae reproduce figure3\n" in text
+    assert render("figure3", build("figure3", *load("figure3", results)), "tex").startswith("% Figure 3")
+
+
+def test_written_files_are_up_to_date_until_the_record_changes(results: Path) -> None:
+    assert {path.suffix for path in write("figure3", results)} == {".svg", ".md", ".tex", ".csv"}
+    assert check("figure3", results) == []
+    changed = example()
+    changed.loc[0, "test_bound"] += 5
+    changed.to_csv(results / "runs.csv", index=False)
+    assert {Path(line.split(":")[0]).suffix for line in check("figure3", results)} == {".md", ".tex", ".svg"}
+
+
+def test_seeds_that_diverged_are_counted_and_left_out(results: Path) -> None:
+    changed = example()
+    changed.loc[0, ["status", "test_bound"]] = ["diverged", math.nan]
+    row = build("figure3", changed[changed["table"] == "figure3"], load("figure3", results)[1]).iloc[0]
+    assert (row["seeds"], row["diverged"]) == (2, 1)
+    assert row["accuracy_percent"] == pytest.approx(96.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda runs: runs[runs["table"] == "figure2"], "no row of table=figure3"),
+        (lambda runs: runs.drop(columns="labels"), "missing column labels"),
+        (lambda runs: pd.concat([runs, runs[:1]]), "a seed twice"),
+        (lambda runs: runs.assign(epochs=range(len(runs))), "several epochs"),
+    ],
+)
+def test_what_cannot_be_tabulated_is_named(change, problem: str, results: Path) -> None:
+    change(example()).to_csv(results / "runs.csv", index=False)
+    with pytest.raises(UsageError, match=problem):
+        semi_supervised.rendered("figure3", results, "md")
+
+
+def test_unknown_format(results: Path) -> None:
+    with pytest.raises(UsageError, match="format=html: unknown"):
+        semi_supervised.rendered("figure3", results, "html")

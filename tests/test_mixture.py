@@ -1,0 +1,206 @@
+"""The mixture of discrete and Gaussian latents: layout, losses, divergences and bound, against written-out ones."""
+
+import math
+
+import pytest
+import torch
+from scipy import special, stats
+from torch import Tensor
+from torch.distributions import Categorical, Independent, Normal, kl_divergence
+from torch.nn.functional import one_hot
+
+from argmax_vae.latents import gaussian_kl, normal_from_uniform
+from argmax_vae.mixture import MixtureReconstruction, mixture_bound_sums
+from argmax_vae.networks import MixtureNetworks
+from argmax_vae.randomness import PlainNoise
+from argmax_vae.reconstruction import CodeLoss, bernoulli_loss
+from chance import FALSE_ALARM, mean_p_value
+
+SEEDS, BATCH, PIXELS, K, C = 2, 3, 12, 4, 2
+
+
+def networks(seeds: list[int] | None = None, dropout: float = 0.5) -> MixtureNetworks:
+    sizes = ([9, 7], [6], 5, [8], [10])
+    return MixtureNetworks(PIXELS, K, C, *sizes, "leaky_relu", dropout, seeds or list(range(SEEDS))).double()
+
+
+def images(generator: torch.Generator) -> Tensor:
+    return torch.rand(SEEDS, BATCH, PIXELS, generator=generator, dtype=torch.float64).round()
+
+
+def problem(kind: str, generator: torch.Generator) -> tuple[MixtureReconstruction, Tensor]:
+    nets, pixels = networks(), images(generator)
+    logits, mean, log_variance = nets.encode(pixels)
+    noise = torch.randn(SEEDS, BATCH, C, generator=generator, dtype=torch.float64)
+    return MixtureReconstruction(nets, pixels, mean, log_variance, noise, kind), logits
+
+
+def code(value: int) -> Tensor:
+    return one_hot(torch.full((SEEDS, BATCH, 1), value), K).double()
+
+
+def test_decoder_sees_the_matrix_diag_z_times_gaussians(generator: torch.Generator) -> None:
+    nets = networks()
+    rows = torch.randn(SEEDS, BATCH, K, C, generator=generator, dtype=torch.float64)
+    relaxed = torch.rand(SEEDS, BATCH, 1, K, generator=generator, dtype=torch.float64)
+    for codes in (code(2), relaxed):
+        matrix = torch.diag_embed(codes.squeeze(-2)) @ rows
+        torch.testing.assert_close(nets.decode(codes, rows), nets.decoder(matrix.reshape(SEEDS, BATCH, K * C)))
+    assert torch.equal(
+        (torch.diag_embed(code(2).squeeze(-2)) @ rows)[..., [0, 1, 3], :].abs().sum(), torch.zeros(()).double()
+    )
+
+
+def test_encoder_against_a_network_written_out(generator: torch.Generator) -> None:
+    """Trunk, discrete head, and one network for the rows of all components, for every seed."""
+    nets, pixels = networks(), images(generator)
+    logits, mean, log_variance = nets.encode(pixels)
+    act = torch.nn.functional.leaky_relu
+    for s in range(SEEDS):
+
+        def apply(layer: torch.nn.Module, values: Tensor, s: int = s) -> Tensor:
+            return values @ layer.weight[s] + layer.bias[s]
+
+        common = apply(nets.trunk.layers[1], act(apply(nets.trunk.layers[0], pixels[s])))
+        head = apply(nets.discrete.layers[1], act(apply(nets.discrete.layers[0], common)))
+        torch.testing.assert_close(logits[s, :, 0], head)
+        for j in range(K):
+            row = apply(nets.rows, common)[:, 5 * j : 5 * (j + 1)]
+            both = apply(nets.component.layers[1], act(apply(nets.component.layers[0], row)))
+            torch.testing.assert_close(mean[s, :, j], both[:, :C])
+            torch.testing.assert_close(log_variance[s, :, j], both[:, C:])
+
+
+def test_dropout_drops_units_and_scales_the_others(generator: torch.Generator) -> None:
+    nets, pixels = networks(dropout=0.25), images(generator)
+    kept = torch.ones(SEEDS, BATCH, K, 8, dtype=torch.float64)
+    _, mean, _ = nets.encode(pixels, kept)
+    _, whole, _ = nets.encode(pixels)
+    bias = nets.component.layers[1].bias.unsqueeze(1)[..., :C]
+    torch.testing.assert_close(mean - bias, (whole - bias) / 0.75)
+    _, none, _ = nets.encode(pixels, torch.zeros_like(kept))
+    torch.testing.assert_close(none, bias.expand_as(none))
+
+
+def test_a_seed_has_the_networks_of_a_lone_run(generator: torch.Generator) -> None:
+    together, alone = networks([3, 8]), networks([8])
+    for many, one in zip(together.parameters(), alone.parameters(), strict=True):
+        assert torch.equal(many[1:], one)
+
+
+@pytest.mark.parametrize("kind", ["selected", "candidate", "expected"])
+def test_losses_of_codes_and_of_all_components(kind: str, generator: torch.Generator) -> None:
+    loss, _ = problem(kind, generator)
+    assert isinstance(loss, CodeLoss)
+    outputs = [loss.networks.decode(code(j), loss.gaussian) for j in range(K)]
+    plain = torch.stack([bernoulli_loss(output, loss.images) for output in outputs], -1)
+    inside = {"selected": 0.0, "candidate": loss.divergences, "expected": 0.0}[kind]
+    torch.testing.assert_close(loss.candidates(), plain + inside)
+    own = plain if kind == "expected" else plain + loss.divergences
+    values = torch.eye(K, dtype=torch.float64).unsqueeze(1)
+    torch.testing.assert_close(loss.shared(values), own)
+    for j in range(K):
+        torch.testing.assert_close(loss(code(j)), own[..., j])
+        chosen, changed = loss.with_candidates(code(j))
+        torch.testing.assert_close(chosen, own[..., j])
+        torch.testing.assert_close(changed, (plain + inside).unsqueeze(-2))
+        assert not changed.requires_grad
+
+
+def test_losses_keep_samples_apart(generator: torch.Generator) -> None:
+    loss, _ = problem("candidate", generator)
+    codes = torch.stack([code(1), code(3)])
+    torch.testing.assert_close(loss(codes), torch.stack([loss(code(1)), loss(code(3))]))
+
+
+def test_only_the_selected_divergence_differentiates_the_gaussians(generator: torch.Generator) -> None:
+    nets, pixels = networks(), images(generator)
+    mean = torch.randn(SEEDS, BATCH, K, C, generator=generator, dtype=torch.float64, requires_grad=True)
+    log_variance = torch.zeros_like(mean)
+    noise = torch.zeros(SEEDS, BATCH, C, dtype=torch.float64)
+    relaxed = code(1).requires_grad_()
+    loss = MixtureReconstruction(nets, pixels, mean, log_variance, noise, "selected")
+    without = MixtureReconstruction(nets, pixels, mean, log_variance, noise, "expected")
+    extra = torch.autograd.grad((loss(relaxed) - without(relaxed)).sum(), [mean, relaxed], allow_unused=True)
+    expected = torch.zeros_like(mean)
+    expected[:, :, 1] = mean.detach()[:, :, 1]
+    torch.testing.assert_close(extra[0], expected)
+    torch.testing.assert_close(extra[1], torch.zeros_like(relaxed))
+
+
+def test_gaussian_divergence_against_torch_distributions(generator: torch.Generator) -> None:
+    mean, log_variance = torch.randn(2, 5, C, generator=generator, dtype=torch.float64)
+    posterior = Independent(Normal(mean, (0.5 * log_variance).exp()), 1)
+    prior = Independent(Normal(torch.zeros_like(mean), torch.ones_like(mean)), 1)
+    torch.testing.assert_close(gaussian_kl(mean, log_variance), kl_divergence(posterior, prior))
+
+
+def test_normal_noise_is_the_inverse_distribution_function() -> None:
+    uniform = torch.tensor([0.0, 1e-6, 0.1, 0.5, 0.9, 1 - 1e-6], dtype=torch.float64)
+    expected = special.ndtri(uniform.clamp_min(2.0**-25).numpy())
+    torch.testing.assert_close(normal_from_uniform(uniform), torch.from_numpy(expected), rtol=1e-5, atol=1e-6)
+    drawn = normal_from_uniform(torch.rand(100_000, generator=torch.Generator().manual_seed(0)))
+    assert drawn.isfinite().all()
+    assert stats.kstest(drawn.numpy(), "norm").pvalue > FALSE_ALARM
+
+
+def test_divergence_of_the_mixture_against_monte_carlo(generator: torch.Generator) -> None:
+    """E_q[log q(z, z_c|x) − log p(z, z_c)] over 200,000 samples of one image; false alarms 1e-6."""
+    nets, pixels = networks([0]), images(generator)[:1, :1]
+    with torch.no_grad():
+        logits, mean, log_variance = (values * 3 for values in nets.encode(pixels))
+        number = 200_000
+        choice = Categorical(logits=logits[0, 0, 0])
+        z = choice.sample((number,))
+        chosen = Normal(mean[0, 0, z], (0.5 * log_variance[0, 0, z]).exp())
+        gaussian = chosen.sample()
+        log_q = choice.log_prob(z) + chosen.log_prob(gaussian).sum(-1)
+        log_p = -math.log(K) + Normal(0.0, 1.0).log_prob(gaussian).sum(-1)
+        scaled = Scaled(nets)
+        sums, counts = mixture_bound_sums(scaled, pixels, None, 0, 1, PlainNoise(generator, torch.float64))
+    assert counts is None
+    assert mean_p_value((log_q - log_p).unsqueeze(-1), sums.kl) > FALSE_ALARM
+
+
+class Scaled:
+    """Networks whose encoder says everything three times as loud."""
+
+    def __init__(self, nets: MixtureNetworks, logits: Tensor | None = None, log_variance: float | None = None) -> None:
+        self.nets, self.logits, self.log_variance = nets, logits, log_variance
+        self.decoder = nets.decoder
+
+    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits, mean, log_variance = (values * 3 for values in self.nets.encode(pixels))
+        if self.logits is not None:
+            logits = self.logits
+        if self.log_variance is not None:
+            log_variance = torch.full_like(mean, self.log_variance)
+        return logits, mean, log_variance
+
+    def decode(self, codes: Tensor, gaussian: Tensor) -> Tensor:
+        return self.nets.decode(codes, gaussian)
+
+
+def test_bound_and_counts_of_a_posterior_without_noise(generator: torch.Generator) -> None:
+    """With certain components and vanishing variances nothing is random, so that the bound is known."""
+    nets, pixels = networks(), images(generator)
+    values = torch.tensor([[0, 1, 2], [3, 3, 1]])
+    logits = 1000 * one_hot(values, K).double().unsqueeze(-2)
+    with torch.no_grad():
+        model = Scaled(nets, logits, -40.0)
+        sums, counts = mixture_bound_sums(
+            model, pixels, torch.tensor([0, 1, 1]), 2, 5, PlainNoise(generator, torch.float64)
+        )
+        _, mean, log_variance = model.encode(pixels)
+        codes = one_hot(values, K).double().unsqueeze(-2)
+        reconstruction = bernoulli_loss(nets.decode(codes, mean), pixels).sum(-1)
+        divergence = (gaussian_kl(mean, log_variance) * codes.squeeze(-2)).sum((-2, -1))
+    torch.testing.assert_close(sums.reconstruction, reconstruction, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(sums.kl, BATCH * math.log(K) + divergence)
+    assert counts is not None
+    expected = torch.zeros(SEEDS, 2, K, dtype=torch.float64)
+    for s in range(SEEDS):
+        for label, value in zip([0, 1, 1], values[s], strict=True):
+            expected[s, label, value] += 1
+    for guess in counts:
+        torch.testing.assert_close(guess, expected)

@@ -1,0 +1,315 @@
+"""Labels in training: the subset, the gradient that a label makes, the phases, and what the classifier learns."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from argmax_vae import config, training
+from argmax_vae.data.datasets import load_dataset
+from argmax_vae.errors import UsageError
+from argmax_vae.estimators import ESTIMATORS, Estimate
+from argmax_vae.estimators.direct import Direct, DirectConfig
+from argmax_vae.estimators.exact import Exact, ExactConfig
+from argmax_vae.mixture_vae import MixtureVAE, clustering_accuracy
+from argmax_vae.randomness import PlainNoise
+from argmax_vae.reconstruction import CodeLoss
+from argmax_vae.runs import RunDirectory
+from argmax_vae.schedules import Constant
+from argmax_vae.supervision import SupervisionConfig, cross_entropy, draw_labelled, labelled_subset, supervised
+from chance import FALSE_ALARM, mean_p_value
+from helpers import cell, metrics, raise_after, same_numbers, seeds, train
+from tabular import TabularLoss
+
+STEP = torch.tensor(0)
+K = 4
+MIXTURE = (
+    "model=mixture",
+    *("model.latents=1x10", "model.hidden=[32,24]", "model.row=12", "model.component_hidden=[10]"),
+    *("model.decoder_hidden=[32]", "model.discrete_hidden=[20]", "model.gaussian=4", "trainer.batch=200"),
+)
+JOINT = ("supervision=joint", "supervision.labels=50", "supervision.labelled_batch=40")
+SEQUENTIAL = ("supervision=sequential", "supervision.labels=50", "supervision.labelled_visits=12")
+
+
+def tiny(generator: torch.Generator, rows: int = 1) -> tuple[Tensor, TabularLoss, Tensor]:
+    """Logits and losses of K codes for some images, of which the first half has labels."""
+    logits = torch.randn(rows, 1, K, generator=generator, dtype=torch.float64)
+    loss = TabularLoss(torch.randn(rows, K, generator=generator, dtype=torch.float64), 1, K)
+    labels = one_hot(torch.randint(K, (rows, 1), generator=generator), K).double()
+    return logits, loss, labels
+
+
+def gradients(estimator: Direct, logits: Tensor, loss: CodeLoss, number: int) -> Tensor:
+    """Gradients of `number` samples of one image: (number, K)."""
+    batch = logits.expand(number, 1, K).clone().requires_grad_()
+    noise = estimator.noise((number, 1, K), PlainNoise(torch.Generator().manual_seed(1), torch.float64))
+    (found,) = torch.autograd.grad(estimator(batch, loss, noise, STEP).objective.sum(), batch)
+    return found.squeeze(-2)
+
+
+@pytest.mark.parametrize("weight", [0.5, 3.0])
+def test_augmented_direct_against_the_exact_gradient_of_the_expected_loss(
+    weight: float, generator: torch.Generator
+) -> None:
+    """∇E_q[θ(z) + w·[z ≠ y]]: a million samples of the symmetric difference at ε = 0.05, whose bias is of order ε².
+
+    Chi-square with false alarms 1e-6; a gradient without the label's part is rejected.
+    """
+    logits, plain, labels = tiny(generator)
+    choices = SupervisionConfig(training="joint", labels=10, loss="augmented", weight=weight)
+    loss = supervised(choices, plain, labels)
+    table = TabularLoss(plain.table + weight * (1 - labels.squeeze(1)), 1, K)
+    variable = logits.clone().requires_grad_()
+    exact = (variable.softmax(-1).squeeze(1) * table.table).sum()
+    (truth,) = torch.autograd.grad(exact, variable)
+    without = torch.autograd.grad((variable.softmax(-1).squeeze(1) * plain.table).sum(), variable)[0]
+    direct = Direct(DirectConfig(epsilon=Constant(value=0.05), direction="symmetric"))
+    found = gradients(direct, logits, loss, 1_000_000)
+    assert mean_p_value(found, truth.flatten()) > FALSE_ALARM
+    assert mean_p_value(found, without.flatten()) < FALSE_ALARM
+
+
+def test_label_gradient_of_direct_is_that_of_a_classifier(generator: torch.Generator) -> None:
+    """The perturbed arg max is y, so the mean of (z − y)/ε is (q − y)/ε: cross-entropy's gradient over ε."""
+    logits, plain, labels = tiny(generator)
+    loss = supervised(SupervisionConfig(training="joint", labels=10, loss="label"), plain, labels)
+    found = gradients(Direct(DirectConfig(epsilon=Constant(value=0.2))), logits, loss, 200_000)
+    truth = (logits.softmax(-1) - labels) / 0.2
+    assert mean_p_value(found, truth.flatten()) > FALSE_ALARM
+    assert set(((found * 0.2).abs().sum(-1)).round().int().tolist()) <= {0, 2}
+
+
+@pytest.mark.parametrize("loss_name", ["label", "augmented"])
+def test_images_without_a_label_are_left_alone(loss_name: str, generator: torch.Generator) -> None:
+    _, plain, labels = tiny(generator, rows=4)
+    labels[2:] = 0
+    loss = supervised(SupervisionConfig(training="joint", labels=10, loss=loss_name, weight=2.0), plain, labels)
+    codes = one_hot(torch.tensor([[0], [1], [2], [3]]), K).double()
+    torch.testing.assert_close(loss(codes)[2:], plain(codes)[2:])
+    chosen, changed = loss.with_candidates(codes)
+    expected, candidates = plain.with_candidates(codes)
+    torch.testing.assert_close(chosen[2:], expected[2:])
+    torch.testing.assert_close(changed[2:], candidates[2:])
+    every = torch.eye(K, dtype=torch.float64).unsqueeze(1)
+    torch.testing.assert_close(loss.shared(every)[2:], plain.shared(every)[2:])
+    if loss_name == "augmented":
+        torch.testing.assert_close(changed[:2] - candidates[:2], 2.0 * (1 - labels[:2]))
+        torch.testing.assert_close(loss.shared(every)[:2], changed.squeeze(1)[:2])
+    else:
+        assert torch.equal(changed[:2].argmin(-1), labels[:2].argmax(-1))
+
+
+def test_cross_entropies(generator: torch.Generator) -> None:
+    logits, plain, labels = tiny(generator, rows=3)
+    labels[2:] = 0
+    chosen = SupervisionConfig(training="joint", labels=10, loss="cross_entropy", weight=2.0)
+    estimate = Exact(ExactConfig())(logits, plain, {}, STEP)
+    expected = 2 * torch.nn.functional.cross_entropy(logits[:2, 0], labels[:2, 0], reduction="none")
+    found = cross_entropy(chosen, estimate, logits, labels)
+    torch.testing.assert_close(found[:2], expected)
+    assert found[2] == 0
+    relaxed = torch.randn(1, 3, 1, K, generator=generator, dtype=torch.float64).log_softmax(-1)
+    chosen = SupervisionConfig(training="joint", labels=10, loss="relaxed_cross_entropy", weight=2.0)
+    zeros = torch.zeros(3, dtype=torch.float64)
+    found = cross_entropy(chosen, Estimate(zeros, zeros, relaxed), logits, labels)
+    torch.testing.assert_close(found, -2 * (relaxed[0] * labels).sum((-2, -1)))
+
+
+@pytest.mark.parametrize("number", [10, 50, 300])
+def test_subset_is_balanced_and_belongs_to_its_seed(number: int) -> None:
+    classes = load_dataset("digits", Path()).train.labels
+    assert classes is not None
+    subset = labelled_subset(classes, number, 10, seed=3)
+    assert torch.bincount(classes[subset]).tolist() == [number // 10] * 10
+    assert len(set(subset.tolist())) == number
+    assert torch.equal(subset, labelled_subset(classes, number, 10, seed=3))
+    assert not torch.equal(subset, labelled_subset(classes, number, 10, seed=4))
+
+
+def test_subset_is_of_the_training_split_unless_asked_for(tmp_path: Path) -> None:
+    dataset = load_dataset("digits", Path())
+    for source, images in (("train", 1200), ("train_and_validation", 1497)):
+        chosen = cell(tmp_path, *MIXTURE, *JOINT, f"supervision.source={source}", "seeds=[0,1]")
+        module = training.build(chosen.config, dataset)
+        assert isinstance(module, MixtureVAE)
+        assert len(module.labelled_pixels) == len(module.labelled_classes) == images
+        assert torch.equal(module.labelled_pixels[:1200], dataset.train.pixels)
+        assert int(module.subset.max()) < images
+        assert module.subset.shape == (2, 50)
+
+
+def test_labelled_images_of_a_step_are_drawn_evenly() -> None:
+    subset = torch.tensor([[5, 7, 9], [1, 2, 3]])
+    drawn = draw_labelled(subset, torch.tensor([[0.0, 0.34, 0.9999999], [0.0, 0.5, 1.0]]))
+    assert drawn.tolist() == [[5, 7, 9], [1, 2, 3]]
+
+
+@pytest.mark.parametrize("overrides", [JOINT, SEQUENTIAL, ()], ids=["joint", "sequential", "none"])
+@pytest.mark.parametrize("stop", [1, 3])
+def test_interrupted_and_resumed_equals_uninterrupted(
+    stop: int, overrides: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sequential run is stopped once within its labelled phase and once behind it."""
+    chosen = (*MIXTURE, *overrides, "trainer.epochs=4", "runtime.checkpoint_every=1")
+    whole = train(tmp_path / "whole", *chosen)
+    with monkeypatch.context() as interrupted:
+        raise_after(interrupted, stop, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "parts", *chosen)
+    same_numbers(whole, train(tmp_path / "parts", *chosen))
+
+
+def test_a_seed_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
+    together = train(tmp_path / "together", *MIXTURE, *JOINT, "seeds=[2,6]")
+    alone = train(tmp_path / "alone", *MIXTURE, *JOINT, "seeds=[6]")
+    both, one = seeds(together), seeds(alone)
+    numbers = ["test_bound", "test_accuracy", "test_perturbed_accuracy", "validation_accuracy"]
+    expected = both[both["seed"] == 6][numbers].reset_index(drop=True)
+    pd.testing.assert_frame_equal(expected, one[numbers], rtol=1e-4)
+
+
+def test_phases_see_the_images_they_name(tmp_path: Path) -> None:
+    dataset = load_dataset("digits", Path())
+    chosen = cell(
+        tmp_path,
+        *MIXTURE,
+        *SEQUENTIAL,
+        "trainer.epochs=4",
+        "supervision.labelled_batch=30",
+        "supervision.labelled_visits=6",
+    )
+    module = training.build(chosen.config, dataset)
+    assert isinstance(module, MixtureVAE)
+    assert [module.phase_of(epoch) for epoch in range(4)] == ["labelled", "labelled", "unlabelled", "unlabelled"]
+    joint = training.build(cell(tmp_path, *MIXTURE, *JOINT).config, dataset)
+    assert isinstance(joint, MixtureVAE)
+    joint.prepare_steps(joint.configure_optimizers())
+    joint.on_train_epoch_start()
+    pixels, labels = joint.inputs(torch.arange(200).unsqueeze(0), joint.draw())
+    assert pixels.shape == (1, 240, 64)
+    assert labels.shape == (1, 240, 1, 10)
+    assert labels[:, :200].sum() == 0
+    for image, label in zip(pixels[0, 200:], labels[0, 200:, 0], strict=True):
+        twins = ((dataset.train.pixels >= 128).float() == image).all(-1)
+        assert dataset.train.labels is not None
+        assert int(label.argmax()) in dataset.train.labels[twins].tolist()
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        ("estimator=direct", "supervision.loss=label"),
+        ("estimator=exact", "supervision.loss=cross_entropy", "supervision.weight=1000"),
+        ("estimator=gumbel_softmax", "supervision.loss=relaxed_cross_entropy", "supervision.weight=1000"),
+    ],
+)
+def test_with_all_labels_the_classifier_learns(choices: tuple[str, ...], tmp_path: Path) -> None:
+    """90 of the images of every class have a label, and the label outweighs everything."""
+    run = train(
+        tmp_path,
+        *(*MIXTURE, *choices, "supervision=sequential", "supervision.labels=900", "supervision.labelled_visits=53"),
+        *(
+            "trainer.epochs=81",
+            "trainer.evaluate_every=81",
+            "optim.learning_rate=3e-3",
+            "objective=none",
+            "data.binarization=none",
+        ),
+    )
+    assert seeds(run)["test_accuracy"].item() > 0.8
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_every_estimator_for_ten_components_trains(name: str, tmp_path: Path) -> None:
+    chosen: tuple[str, ...] = (*MIXTURE, *JOINT, f"estimator={name}", "supervision.loss=cross_entropy")
+    try:
+        run = train(tmp_path, *chosen, "trainer.epochs=1")
+    except UsageError as error:
+        assert "binary" in str(error)
+        return
+    assert seeds(run)["status"].tolist() == ["done"]
+    assert metrics(run)["validation_accuracy"].between(0, 1).all()
+
+
+def test_files_of_a_run(tmp_path: Path) -> None:
+    run = train(tmp_path, *MIXTURE, *JOINT, "supervision.select=accuracy", "trainer.epochs=3")
+    row = seeds(run).iloc[0]
+    assert (row["labels"], row["training"], row["gaussian"]) == (50, "joint", 4)
+    best = metrics(run).set_index("epoch").loc[row["best_epoch"]]
+    assert best["validation_accuracy"] == metrics(run)["validation_accuracy"].max()
+    assert row["validation_accuracy"] == pytest.approx(best["validation_accuracy"])
+    assert row["validation_bound"] == pytest.approx(best["validation_bound"])
+    counts = pd.read_csv(run.path / "confusion.csv")
+    assert counts["images"].sum() == 300
+    right = counts[counts["class"] == counts["value"]]["images"].sum()
+    assert right / 300 == pytest.approx(row["test_accuracy"])
+
+
+def test_clustering_accuracy_names_values_in_the_best_way() -> None:
+    counts = torch.tensor([[0, 9, 1], [8, 0, 2], [0, 0, 10]]).numpy()
+    assert clustering_accuracy(counts) == pytest.approx(27 / 30)
+
+
+def bad(*overrides: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        config.cells("train", ["data=digits", *MIXTURE, *overrides])
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (("supervision=joint", "supervision.labels=55"), "supervision.labels=55 must be divisible by the 10 classes"),
+        (("supervision=joint", "supervision.labels=0"), "labels need supervision=joint or sequential"),
+        (("supervision=none", "supervision.labels=10"), "labels need supervision=joint or sequential"),
+        (("supervision=joint", "supervision.loss=hinge"), "supervision.loss=hinge must be one of"),
+        (("supervision=joint", "supervision.weight=0"), "supervision.weight=0.0 must be greater than 0"),
+        (("supervision=joint", "estimator=exact"), "supervision.loss=label needs estimator=direct"),
+        (("supervision=joint", "estimator.direction=away"), "supervision.loss=label needs estimator=direct"),
+        (("supervision=joint", "supervision.loss=relaxed_cross_entropy"), "needs estimator=gumbel_softmax"),
+        (("supervision=joint", "supervision.labels=-10"), "supervision.labels=-10 must be at least 0"),
+        (("supervision=joint", "model=linear", "~model.gaussian"), "key"),
+        (("model.latents=2x10",), "model.latents=2x10 must be 1 x k for a mixture"),
+        (("model.dropout=1",), "model.dropout=1.0 must be at least 0 and less than 1"),
+        (("model.activation=tanh",), "model.activation=tanh must be one of relu, leaky_relu"),
+        (("model.gaussian_kl=none",), "model.gaussian_kl=none must be one of"),
+        (("model.gaussian=0",), "model.gaussian=0 must be at least 1"),
+    ],
+)
+def test_bad_choices_are_named_in_one_line(overrides: tuple[str, ...], problem: str) -> None:
+    assert problem in bad(*overrides)
+
+
+def test_supervision_needs_a_mixture() -> None:
+    with pytest.raises(UsageError, match="needs model=mixture, not model"):
+        config.cells("train", ["data=digits", "supervision=joint"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (("supervision.labels=5000",), r"class \d has \d+ images, not 500; use fewer"),
+        (("model.latents=1x5",), "model.latents has k = 5, the data set has 10 classes"),
+        (("supervision=sequential", "trainer.epochs=2"), "trainer.epochs=2 must be more than the 313 epochs"),
+    ],
+)
+def test_labels_that_the_data_cannot_give(overrides: tuple[str, ...], problem: str, tmp_path: Path) -> None:
+    chosen = cell(tmp_path, *MIXTURE, *JOINT, *overrides)
+    with pytest.raises(UsageError, match=problem):
+        training.train(chosen.config, chosen.plain)
+    assert not RunDirectory.of(chosen.plain).is_done
+
+
+def test_a_data_set_without_labels_is_refused(tmp_path: Path) -> None:
+    digits = load_dataset("digits", Path())
+    parts: dict[str, Any] = {name: getattr(digits, name) for name in ("shape", "validation", "test", "binary")}
+    unlabelled = type(digits)(name="binarized", train=type(digits.train)(digits.train.pixels, None), **parts)
+    chosen = cell(tmp_path, *MIXTURE, *JOINT)
+    with pytest.raises(UsageError, match="name=binarized has no labels, which supervision"):
+        training.build(chosen.config, unlabelled)
