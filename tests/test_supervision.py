@@ -15,6 +15,8 @@ from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS, Estimate
 from argmax_vae.estimators.direct import Direct, DirectConfig
 from argmax_vae.estimators.exact import Exact, ExactConfig
+from argmax_vae.evaluation import evaluate_run
+from argmax_vae.laboratory import measure_gradients
 from argmax_vae.mixture_vae import MixtureVAE, clustering_accuracy
 from argmax_vae.randomness import PlainNoise
 from argmax_vae.reconstruction import CodeLoss
@@ -248,6 +250,14 @@ def test_files_of_a_run(tmp_path: Path) -> None:
     assert counts["images"].sum() == 300
     right = counts[counts["class"] == counts["value"]]["images"].sum()
     assert right / 300 == pytest.approx(row["test_accuracy"])
+
+
+def test_evaluate_and_gradients_of_a_run(tmp_path: Path) -> None:
+    run = train(tmp_path, *MIXTURE, *JOINT, "trainer.epochs=1")
+    table = evaluate_run(run.path, ["trainer.final_samples=1"]).set_index("split")
+    assert table.loc["test", "accuracy"] == pytest.approx(seeds(run)["test_accuracy"].item())
+    with pytest.raises(UsageError, match="not on model=mixture"):
+        measure_gradients(str(run.path), [])
 
 
 def test_clustering_accuracy_names_values_in_the_best_way() -> None:

@@ -58,6 +58,7 @@ def evaluate_run(path: Path, overrides: list[str]) -> pd.DataFrame:
                     "kl": evaluation.kl[index].item(),
                     "importance_weighted": evaluation.importance_weighted[index].item(),
                     "codes_in_use": evaluation.in_use[index].double().mean().item(),
+                    **{name.removeprefix(f"{split}_"): v for name, v in module.more_metrics(split, index).items()},
                 }
             )
     return pd.DataFrame(rows)

@@ -23,6 +23,7 @@ from argmax_vae.data.datasets import load_dataset
 from argmax_vae.errors import UsageError
 from argmax_vae.files import write_atomic
 from argmax_vae.gradients import Laboratory, LaboratoryConfig, Setting
+from argmax_vae.mixture import MixtureConfig
 from argmax_vae.report import laboratory as report
 from argmax_vae.runs import RunDirectory
 from argmax_vae.sweep import launch_cells, single
@@ -40,9 +41,11 @@ def measure_gradients(target: str, overrides: list[str]) -> int:
     of_record = False
     if (Path(target) / "config.yaml").is_file():
         run, config = RunDirectory(Path(target)), stored_config(RunDirectory(Path(target)), overrides)
+        refuse_mixture(config)
     elif target in primary_configs():
         found = single(cells(target, overrides))
         config, run = found[0].config, RunDirectory.of(found[0].plain)
+        refuse_mixture(config)
         of_record = config.table in report.FIGURES
         code = 0 if run.is_done else launch_cells(target, overrides, found)
         if not run.is_done:
@@ -64,6 +67,12 @@ def measure_gradients(target: str, overrides: list[str]) -> int:
     for path in written:
         print(path)
     return 0
+
+
+def refuse_mixture(config: Config) -> None:
+    """Raise UsageError for a model whose loss has Gaussian noise besides that of the estimator."""
+    if isinstance(config.model, MixtureConfig):
+        raise UsageError("gradients are measured on models with discrete latents alone, not on model=mixture")
 
 
 def stored_config(run: RunDirectory, overrides: list[str]) -> Config:
