@@ -143,9 +143,9 @@ def test_every_cell_of_a_sweep_is_checked_before_the_first_starts(
 
 @pytest.mark.parametrize("verb", ["train", "reproduce"])
 def test_an_unknown_config_names_the_nearest(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["train", "--config-name", "figure3"] if verb == "train" else ["reproduce", "figure3"]
+    arguments = ["train", "--config-name", "figure22"] if verb == "train" else ["reproduce", "figure22"]
     line = refused(capsys, *arguments)
-    assert "'figure3'" in line
+    assert "'figure22'" in line
     assert "did you mean 'figure2'?" in line
     assert all(name in line for name in primary_configs())
 
