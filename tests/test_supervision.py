@@ -175,6 +175,26 @@ def test_a_seed_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(expected, one[numbers], rtol=1e-4)
 
 
+@pytest.mark.parametrize("choices", [("supervision.loss=label",), ("supervision.loss=augmented",)])
+def test_labelled_images_train_no_decoder_unless_given_a_share(choices: tuple[str, ...], tmp_path: Path) -> None:
+    """Equation 11 has θ once for every image: the second visit of a labelled image is for its label alone."""
+    dataset = load_dataset("digits", Path())
+    slopes = []
+    for generative in (0.0, 1.0):
+        chosen = cell(tmp_path, *MIXTURE, *JOINT, *choices, f"supervision.generative={generative}")
+        module = training.build(chosen.config, dataset)
+        module.prepare_steps(module.configure_optimizers())
+        module.on_train_epoch_start()
+        noise = module.draw()
+        pixels, labels = module.inputs(torch.arange(200).unsqueeze(0), noise)
+        pixels = pixels.requires_grad_()
+        total = module.terms((pixels, labels), noise, module.steps_done)[0]
+        slopes.append(torch.autograd.grad(total, module.networks.decoder.parameters(), retain_graph=True)[0])
+        (of_pixels,) = torch.autograd.grad(total, pixels)
+        assert of_pixels[:, 200:].abs().sum() > 0
+    assert not torch.allclose(slopes[0], slopes[1])
+
+
 def test_phases_see_the_images_they_name(tmp_path: Path) -> None:
     dataset = load_dataset("digits", Path())
     chosen = cell(
@@ -289,6 +309,8 @@ def bad(*overrides: str) -> str:
         (("model.dropout=1",), "model.dropout=1.0 must be at least 0 and less than 1"),
         (("model.activation=tanh",), "model.activation=tanh must be one of relu, leaky_relu"),
         (("model.gaussian_kl=none",), "model.gaussian_kl=none must be one of"),
+        (("supervision.select=accuracy",), "supervision.select=accuracy needs labels"),
+        (("trainer.importance_samples=5",), "trainer.importance_samples=5 must be 0 with model=mixture"),
         (("model.gaussian=0",), "model.gaussian=0 must be at least 1"),
     ],
 )

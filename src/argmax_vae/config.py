@@ -98,6 +98,8 @@ class Config:
                 require(chosen, f"estimator.{key}.name", value.name, how)
         chosen = type(self.model) is MODELS.get(self.model.name, ModelConfig)
         require(chosen, "model.name", self.model.name, f"chosen by model=NAME, such as {', '.join(MODELS)}")
+        mixture, importance = self.model.name == "mixture", self.trainer.importance_samples
+        require(not (mixture and importance), "trainer.importance_samples", importance, "0 with model=mixture")
         self.supervision.validate(self.estimator, self.model.name, self.model.k)
         self.estimator.validate_latents(self.model.n, self.model.k)
         self.objective.validate_estimator(ESTIMATORS[self.estimator.name], self.estimator.name)

@@ -41,6 +41,7 @@ class MixtureConfig(ModelConfig):
     component_hidden: list[int] = field(default_factory=lambda: [66])
     decoder_hidden: list[int] = field(default_factory=lambda: [400])
     activation: str = "relu"
+    decoder_activation: str = "relu"
     dropout: float = 0.5
     gaussian_kl: str = "selected"
 
@@ -53,7 +54,9 @@ class MixtureConfig(ModelConfig):
             sizes = getattr(self, name)
             require(all(size >= 1 for size in sizes), f"model.{name}", sizes, "a list of positive sizes")
         require(len(self.hidden) > 0, "model.hidden", self.hidden, "a list of at least one size")
-        require(self.activation in ACTIVATIONS, "model.activation", self.activation, f"one of {', '.join(ACTIVATIONS)}")
+        for name in ("activation", "decoder_activation"):
+            value = getattr(self, name)
+            require(value in ACTIVATIONS, f"model.{name}", value, f"one of {', '.join(ACTIVATIONS)}")
         require(0 <= self.dropout < 1, "model.dropout", self.dropout, "at least 0 and less than 1")
         require(
             self.gaussian_kl in GAUSSIAN_KL, "model.gaussian_kl", self.gaussian_kl, f"one of {', '.join(GAUSSIAN_KL)}"
@@ -64,8 +67,8 @@ class MixtureReconstruction:
     """θ(x, z) of a batch of images for one Gaussian noise, the same for every component; nats per image.
 
     `divergences` (seeds, batch, k) are those of the components, and `gaussian_kl`, as in MixtureConfig, says where θ
-    has them: in all losses (`candidate`), in the losses of the code but not in those of its alternatives (`selected`),
-    or nowhere (`expected`).
+    has them: in all losses (`candidate`), in the derivative of the losses of the code but not in their values
+    (`selected`), so that no estimator sees them, or nowhere (`expected`).
     """
 
     def __init__(
@@ -90,8 +93,10 @@ class MixtureReconstruction:
         losses = losses.movedim(1, 0).reshape(codes.shape[:-2])
         if self.kl == "expected":
             return losses
-        weights = codes if self.kl == "candidate" else codes.detach()
-        return losses + (weights.squeeze(-2) * self.divergences).sum(-1)
+        if self.kl == "candidate":
+            return losses + (codes.squeeze(-2) * self.divergences).sum(-1)
+        selected = (codes.detach().squeeze(-2) * self.divergences).sum(-1)
+        return losses + selected - selected.detach()
 
     @torch.no_grad()
     def candidates(self) -> Float[Tensor, "seeds batch k"]:

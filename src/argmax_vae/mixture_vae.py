@@ -1,5 +1,6 @@
 """The Lightning module of the mixture of discrete and Gaussian latents, with or without labels, S seeds at once."""
 
+import math
 from dataclasses import fields, replace
 from typing import Any, cast
 
@@ -15,14 +16,15 @@ from argmax_vae.data.binarization import prepare
 from argmax_vae.data.datasets import Dataset
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import Estimator, EstimatorConfig
-from argmax_vae.latents import normal_from_uniform
+from argmax_vae.latents import kl_to_uniform, normal_from_uniform
 from argmax_vae.mixture import MixtureConfig, MixtureReconstruction, mixture_bound_sums
-from argmax_vae.modules import DiscreteVAE, Evaluation, ModelConfig
+from argmax_vae.modules import DiscreteVAE, Evaluation, ModelConfig, TrainerConfig
 from argmax_vae.networks import MixtureNetworks
 from argmax_vae.randomness import SeedNoise
 from argmax_vae.schedules import Constant, Schedule
 from argmax_vae.steps import Noise
 from argmax_vae.supervision import (
+    Shared,
     SupervisionConfig,
     cross_entropy,
     draw_labelled,
@@ -53,12 +55,8 @@ class MixtureVAE(DiscreteVAE):
         self.counts: dict[str, list[Tensor]] = {}
         self.phase = "unlabelled"
         self.labelled_epochs = supervision.labelled_epochs(len(dataset.train.pixels) // self.trainer_config.batch)
-        if self.labelled_epochs >= self.trainer_config.epochs:
-            raise UsageError(
-                f"trainer.epochs={self.trainer_config.epochs} must be more than the {self.labelled_epochs} epochs that "
-                f"supervision.labelled_visits={supervision.labelled_visits} of {supervision.labels} images take"
-            )
         self.configs = {"unlabelled": self.estimator.config, "labelled": labelled_config(self.estimator, supervision)}
+        check_labels(dataset, supervision, model, self.trainer_config, seeds)
         pixels, classes = labelled_source(dataset, supervision)
         subsets = torch.zeros(len(seeds), 0, dtype=torch.int64)
         if supervision.training != "none":
@@ -79,6 +77,7 @@ class MixtureVAE(DiscreteVAE):
             m.component_hidden,
             m.decoder_hidden,
             m.activation,
+            m.decoder_activation,
             m.dropout,
             self.seeds,
         )
@@ -145,12 +144,19 @@ class MixtureVAE(DiscreteVAE):
         logits, mean, log_variance = networks.encode(images, noise.get("dropout"))
         kind = self.mixture.gaussian_kl
         loss = MixtureReconstruction(networks, images, mean, log_variance, noise["gaussian"], kind)
-        seen = supervised(self.supervision, loss, labels) if self.phase != "unlabelled" else loss
+        share = torch.ones(images.shape[1], device=images.device)
+        if self.phase == "both":
+            share[self.trainer_config.batch :] = self.supervision.generative
+        seen = supervised(self.supervision, Shared(loss, share), labels) if self.phase != "unlabelled" else loss
         terms = objective.training_terms(self.objective_config, self.estimator, logits, seen, noise, steps_done)
         values, bound = terms.objective, terms.reconstruction + terms.kl
+        if self.objective_config.kl == "analytic":
+            values = values - (1 - share) * kl_to_uniform(logits)
+        divergence = (logits.softmax(-1).squeeze(-2) * loss.divergences).sum(-1)
         if kind == "expected":
-            divergence = (logits.softmax(-1).squeeze(-2) * loss.divergences).sum(-1)
-            values, bound = values + divergence, bound + divergence.detach()
+            values = values + share * divergence
+        if kind != "candidate":
+            bound = bound + divergence.detach()
         if self.phase != "unlabelled":
             values = values + cross_entropy(self.supervision, terms.estimate, logits, labels)
         unlabelled = 0 if self.phase == "labelled" else self.trainer_config.batch
@@ -160,6 +166,9 @@ class MixtureVAE(DiscreteVAE):
         if self.phase != "unlabelled":
             total = total + self.supervision.labelled_weight * values[:, unlabelled:].mean(-1).sum()
         return total, bound.mean(-1), terms.estimate.loss, terms.estimate.metrics
+
+    def may_keep(self) -> bool:
+        return self.phase_of(self.current_epoch) != "labelled"
 
     def score(self, validation: Evaluation) -> Float[Tensor, "seeds"]:
         if self.supervision.select == "accuracy":
@@ -219,6 +228,7 @@ class MixtureVAE(DiscreteVAE):
         ]
 
     def final_columns(self, index: int) -> dict[str, Any]:
+        diverged = int(self.diverged_epoch[index]) >= 0
         (best,) = [
             row
             for row in self.history
@@ -230,8 +240,25 @@ class MixtureVAE(DiscreteVAE):
             "training": self.supervision.training,
             "gaussian": self.mixture.gaussian,
             **kept,
-            **self.more_metrics("test", index),
+            **{name: math.nan if diverged else value for name, value in self.more_metrics("test", index).items()},
         }
+
+
+def check_labels(
+    dataset: Dataset, supervision: SupervisionConfig, model: MixtureConfig, trainer: TrainerConfig, seeds: list[int]
+) -> None:
+    """Raise UsageError when the data set cannot give the labels, or there are too few epochs to see them first."""
+    if supervision.training == "none":
+        return
+    _, classes = labelled_source(dataset, supervision)
+    for seed in seeds:
+        labelled_subset(classes, supervision.labels, model.k, seed)
+    epochs = supervision.labelled_epochs(len(dataset.train.pixels) // trainer.batch)
+    if epochs >= trainer.epochs:
+        raise UsageError(
+            f"trainer.epochs={trainer.epochs} must be more than the {epochs} epochs that "
+            f"supervision.labelled_visits={supervision.labelled_visits} of {supervision.labels} images take"
+        )
 
 
 def labelled_config(estimator: Estimator, supervision: SupervisionConfig) -> EstimatorConfig:

@@ -219,6 +219,10 @@ class DiscreteVAE(pl.LightningModule):
         """Encoders and decoders of all seeds."""
         return Networks(pixels, model.n, model.k, model.hidden, self.seeds)
 
+    def may_keep(self) -> bool:
+        """Whether the networks of this epoch may be the ones that are kept."""
+        return True
+
     def score(self, validation: Evaluation) -> Float[Tensor, "seeds"]:
         """What is smallest for the networks to keep."""
         return validation.bound
@@ -353,7 +357,8 @@ class DiscreteVAE(pl.LightningModule):
         validation, test = (Evaluation.of(self.chunks[split]) for split in ("validation", "test"))
         bound = validation.bound.to(self.best_bound.device)
         score = self.score(validation).to(bound)
-        improved = score < self.best_score
+        better = (score < self.best_score) | ((score == self.best_score) & (bound < self.best_bound))
+        improved = better & bound.isfinite() & (self.diverged_epoch < 0) & self.may_keep()
         self.best_score = torch.where(improved, score, self.best_score)
         self.best_bound = torch.where(improved, bound, self.best_bound)
         self.best_epoch[improved] = epoch
@@ -398,4 +403,5 @@ class DiscreteVAE(pl.LightningModule):
         checkpoint["history"] = self.history
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["state_dict"].setdefault("best_score", checkpoint["state_dict"]["best_bound"].clone())
         self.history = checkpoint["history"]

@@ -101,6 +101,7 @@ class MixtureNetworks(nn.Module):
         component_hidden: Sequence[int],
         decoder_hidden: Sequence[int],
         activation: str,
+        decoder_activation: str,
         dropout: float,
         seeds: Sequence[int],
     ) -> None:
@@ -113,7 +114,7 @@ class MixtureNetworks(nn.Module):
         self.discrete = SeedMLP([hidden[-1], *discrete_hidden, k], generators, activation)
         self.rows = SeedLinear(hidden[-1], row * k, generators)
         self.component = SeedMLP([row, *component_hidden, 2 * gaussian], generators, activation)
-        self.decoder = SeedMLP([k * gaussian, *decoder_hidden, pixels], generators, activation)
+        self.decoder = SeedMLP([k * gaussian, *decoder_hidden, pixels], generators, decoder_activation)
 
     def encode(
         self,

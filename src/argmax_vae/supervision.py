@@ -34,7 +34,8 @@ class SupervisionConfig:
         `augmented`: θ(z) + `weight`·[z ≠ y], by any estimator;
         `cross_entropy`: −`weight`·log q(y), by any estimator;
         `relaxed_cross_entropy`: that of the relaxed sample in place of q, for Gumbel-Softmax, as in the paper's code.
-    `labelled_weight`: weight of the labelled images' mean objective beside that of the others.
+    `labelled_weight`: weight of the labelled images' mean objective beside that of the others; `generative`: the share
+    of θ and KL in it when training is joint: none in Equation 11, which has them once for every image, labelled or not.
     `labelled_value`: ε or τ while labelled images are seen alone; 0 for that of the estimator's schedule.
     `binarize`: whether labelled images are made binary like the rest; the paper's code does not.
     `select`: whether the networks kept are those of the best validation `bound` or `accuracy`.
@@ -46,6 +47,7 @@ class SupervisionConfig:
     loss: str = "label"
     weight: float = 1.0
     labelled_weight: float = 1.0
+    generative: float = 0.0
     labelled_batch: int = 100
     labelled_visits: int = 1500
     labelled_value: float = 0.0
@@ -65,7 +67,10 @@ class SupervisionConfig:
             value = getattr(self, name)
             if not (value > 0 and math.isfinite(value)):
                 raise UsageError(f"supervision.{name}={value} must be greater than 0")
-        for name, smallest in (("labels", 0), ("labelled_value", 0), ("labelled_batch", 1), ("labelled_visits", 1)):
+        for name, smallest in (
+            *(("labels", 0), ("labelled_value", 0), ("generative", 0)),
+            *(("labelled_batch", 1), ("labelled_visits", 1)),
+        ):
             if not getattr(self, name) >= smallest:
                 raise UsageError(f"supervision.{name}={getattr(self, name)} must be at least {smallest}")
         if (self.labels > 0) != (self.training != "none"):
@@ -88,6 +93,8 @@ class SupervisionConfig:
     def validate(self, estimator: EstimatorConfig, model: str, k: int) -> None:
         """Raise UsageError when these choices do not fit the estimator or the model."""
         if self.training == "none":
+            if self.select == "accuracy":
+                raise UsageError("supervision.select=accuracy needs labels: supervision=joint or sequential")
             return
         if model != "mixture":
             raise UsageError(f"supervision.training={self.training} needs model=mixture, not model.name={model}")
@@ -121,6 +128,25 @@ def labelled_subset(labels: Int64[Tensor, "images"], number: int, k: int, seed: 
             )
         chosen.append(members[torch.randperm(len(members), generator=generator)[: number // k]])
     return torch.cat(chosen)
+
+
+class Shared:
+    """A share of θ, 1 or less for every image."""
+
+    def __init__(self, loss: CodeLoss, share: Float[Tensor, "*#leading"]) -> None:
+        self.loss, self.share = loss, share
+
+    def __call__(self, codes: Float[Tensor, "*rows n k"]) -> Float[Tensor, "*rows"]:
+        return self.share * self.loss(codes)
+
+    def with_candidates(
+        self, codes: Float[Tensor, "*rows n k"]
+    ) -> tuple[Float[Tensor, "*rows"], Float[Tensor, "*rows n k"]]:
+        loss, changed = self.loss.with_candidates(codes)
+        return self.share * loss, self.share[..., None, None] * changed
+
+    def shared(self, codes: Float[Tensor, "codes n k"]) -> Float[Tensor, "*leading codes"]:
+        return self.share.unsqueeze(-1) * self.loss.shared(codes)
 
 
 class Supervised:

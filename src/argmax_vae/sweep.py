@@ -86,6 +86,9 @@ def check_prerequisites(found: list[Cell]) -> None:
             config.paths.data,
             config.data.name,
             config.trainer.batch,
+            config.trainer.epochs,
+            config.model.latents,
+            str(config.supervision),
         )
         if needs not in checked and not RunDirectory.of(cell.plain).is_done:
             prerequisites(config)

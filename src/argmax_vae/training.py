@@ -22,7 +22,7 @@ from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.files import require_writable, write_atomic
 from argmax_vae.mixture import MixtureConfig
-from argmax_vae.mixture_vae import MixtureVAE
+from argmax_vae.mixture_vae import MixtureVAE, check_labels
 from argmax_vae.modules import DiscreteVAE, require
 from argmax_vae.pictures import pictures_of
 from argmax_vae.progress import Progress
@@ -183,6 +183,8 @@ def prerequisites(config: Config) -> tuple[str, Dataset]:
         config.trainer.batch,
         f"at most the {images} training images",
     )
+    if isinstance(config.model, MixtureConfig):
+        check_labels(dataset, config.supervision, config.model, config.trainer, list(config.seeds))
     return device, dataset
 
 

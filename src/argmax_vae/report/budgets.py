@@ -14,7 +14,7 @@ from argmax_vae.report.statistics import mean_interval
 
 def budget_of(cells: Sequence[pd.DataFrame]) -> float:
     """The decoder evaluations per training image of the cheapest cell: evaluations per step times epochs."""
-    return min((cell["decoder_evaluations"] * cell["epochs"]).max() for cell in cells if len(cell))
+    return min(((cell["decoder_evaluations"] * cell["epochs"]).max() for cell in cells if len(cell)), default=0.0)
 
 
 def at_equal_evaluations(

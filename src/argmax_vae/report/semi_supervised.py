@@ -11,6 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from argmax_vae.errors import UsageError
@@ -35,7 +36,7 @@ METRICS = {
     "test_bound": "test_bound",
 }
 ORIGIN = ["device", "torch", "commit"]
-COLUMNS = [*CELL, "table", "seed", "status", "epochs", "dirty", *METRICS.values(), *ORIGIN]
+COLUMNS = [*CELL, "kl", "schedule", "table", "seed", "status", "epochs", "dirty", *METRICS.values(), *ORIGIN]
 MISSING = "–"
 
 
@@ -74,9 +75,14 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     values: list[dict[str, pd.Series]] = []
     for key, cell in runs.groupby(CELL):
         done = cell[cell["status"] == "done"]
-        if cell["seed"].duplicated().any() or done["epochs"].nunique() > 1:
-            raise UsageError(f"runs.csv: table={name}: {', '.join(map(str, key))}: a seed twice, or several epochs")
-        row: dict[str, Any] = dict(zip(CELL, key, strict=True))
+        finite = np.isfinite(done[list(METRICS.values())].to_numpy(dtype=float)).all()
+        if cell["seed"].duplicated().any() or done["epochs"].nunique() > 1 or not finite:
+            raise UsageError(
+                f"runs.csv: table={name}: {', '.join(map(str, key))}: a seed twice, several epochs, or no finite value"
+            )
+        row: dict[str, Any] = dict(zip(CELL, key, strict=True)) | {
+            column: ", ".join(sorted(set(cell[column].dropna()))) for column in ("kl", "schedule")
+        }
         values.append({})
         for metric, column in METRICS.items():
             numbers = done.set_index("seed")[column].astype(float) * (100 if "percent" in metric else 1)
@@ -133,6 +139,8 @@ def cells(frame: pd.DataFrame) -> list[dict[str, str]]:
                 "labels": f"{row['labels']:g}",
                 "training": str(row["protocol"]),
                 "estimator": style(str(row["estimator"])).label,
+                "KL trained": "no" if row["kl"] == "none" else str(row["kl"]),
+                "schedule": str(row["schedule"]),
                 "accuracy, perturbed (%)": show(row, "accuracy_percent"),
                 "paper (%)": show(row, "accuracy_percent_paper"),
                 "behind the best (%)": show(row, "accuracy_percent_behind", True),
@@ -154,7 +162,9 @@ def caption(frame: pd.DataFrame) -> str:
         "Test accuracy of one Gumbel-perturbed arg max (as published) and of the arg max of the logits, and test bound "
         "(negative ELBO, lower is better), of the networks with the best validation accuracy. ± is the half width of "
         "the 95 % Student-t interval over seeds, each with its own draw of labelled images; behind the best: mean "
-        f"difference on paired seeds to the best row with as many labels. {MISSING}: not published. Origin: {origin}."
+        "difference on paired seeds to the best row with as many labels and epochs. Epochs include those in which "
+        "labelled images are seen alone, as released, from which no networks are kept; there, validation images may "
+        f"have been among the labelled ones. {MISSING}: not published. Origin: {origin}."
     )
 
 
