@@ -175,24 +175,40 @@ def test_a_seed_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(expected, one[numbers], rtol=1e-4)
 
 
-@pytest.mark.parametrize("choices", [("supervision.loss=label",), ("supervision.loss=augmented",)])
-def test_labelled_images_train_no_decoder_unless_given_a_share(choices: tuple[str, ...], tmp_path: Path) -> None:
-    """Equation 11 has θ once for every image: the second visit of a labelled image is for its label alone."""
+@pytest.mark.parametrize("loss_name", ["label", "augmented", "cross_entropy"])
+@pytest.mark.parametrize("kind", ["selected", "candidate", "expected"])
+def test_jointly_the_objective_has_theta_once_and_the_label_beside_it(
+    loss_name: str, kind: str, tmp_path: Path
+) -> None:
+    """Equation 11: a step's objective is that of its unlabelled images plus a term that trains only the classifier."""
     dataset = load_dataset("digits", Path())
-    slopes = []
-    for generative in (0.0, 1.0):
-        chosen = cell(tmp_path, *MIXTURE, *JOINT, *choices, f"supervision.generative={generative}")
-        module = training.build(chosen.config, dataset)
-        module.prepare_steps(module.configure_optimizers())
-        module.on_train_epoch_start()
-        noise = module.draw()
-        pixels, labels = module.inputs(torch.arange(200).unsqueeze(0), noise)
-        pixels = pixels.requires_grad_()
-        total = module.terms((pixels, labels), noise, module.steps_done)[0]
-        slopes.append(torch.autograd.grad(total, module.networks.decoder.parameters(), retain_graph=True)[0])
-        (of_pixels,) = torch.autograd.grad(total, pixels)
-        assert of_pixels[:, 200:].abs().sum() > 0
-    assert not torch.allclose(slopes[0], slopes[1])
+    chosen = cell(tmp_path, *MIXTURE, *JOINT, f"supervision.loss={loss_name}", f"model.gaussian_kl={kind}")
+    module = training.build(chosen.config, dataset)
+    assert isinstance(module, MixtureVAE)
+    module.prepare_steps(module.configure_optimizers())
+    module.on_train_epoch_start()
+    noise = module.draw()
+    pixels, labels = module.inputs(torch.arange(200).unsqueeze(0), noise)
+    nets = module.networks
+    generative = [*nets.decoder.parameters(), *nets.rows.parameters(), *nets.component.parameters()]
+    classifier = list(nets.discrete.parameters())
+
+    def slopes(inputs: tuple[Tensor, Tensor], drawn: dict[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        total = module.terms(inputs, drawn, module.steps_done)[0]
+        found = torch.autograd.grad(total, [*generative, *classifier])
+        return list(found[: len(generative)]), list(found[len(generative) :])
+
+    both = slopes((pixels, labels), noise)
+    module.phase = "unlabelled"
+    unlabelled = {
+        name: value[:, :, :200] if name == "uniform" else value[:, :200]
+        for name, value in noise.items()
+        if name != "labelled"
+    }
+    alone = slopes((pixels[:, :200], labels[:, :200]), unlabelled)
+    for one, other in zip(both[0], alone[0], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert not all(torch.allclose(one, other) for one, other in zip(both[1], alone[1], strict=True))
 
 
 def test_phases_see_the_images_they_name(tmp_path: Path) -> None:

@@ -21,10 +21,11 @@ from argmax_vae.mixture import MixtureConfig, MixtureReconstruction, mixture_bou
 from argmax_vae.modules import DiscreteVAE, Evaluation, ModelConfig, TrainerConfig
 from argmax_vae.networks import MixtureNetworks
 from argmax_vae.randomness import SeedNoise
+from argmax_vae.reconstruction import CodeLoss
 from argmax_vae.schedules import Constant, Schedule
 from argmax_vae.steps import Noise
 from argmax_vae.supervision import (
-    Shared,
+    Leading,
     SupervisionConfig,
     cross_entropy,
     draw_labelled,
@@ -141,31 +142,38 @@ class MixtureVAE(DiscreteVAE):
         """As in DiscreteVAE. The bound is that of the unlabelled images where there are any."""
         images, labels = inputs
         networks = cast(MixtureNetworks, self.networks)
+        kind, first = self.mixture.gaussian_kl, self.with_theta(images.shape[1])
         logits, mean, log_variance = networks.encode(images, noise.get("dropout"))
-        kind = self.mixture.gaussian_kl
-        loss = MixtureReconstruction(networks, images, mean, log_variance, noise["gaussian"], kind)
-        share = torch.ones(images.shape[1], device=images.device)
+        reconstruction = MixtureReconstruction(
+            networks, images[:, :first], mean[:, :first], log_variance[:, :first], noise["gaussian"][:, :first], kind
+        )
+        loss: CodeLoss = reconstruction
         if self.phase == "both":
-            share[self.trainer_config.batch :] = self.supervision.generative
-        seen = supervised(self.supervision, Shared(loss, share), labels) if self.phase != "unlabelled" else loss
-        terms = objective.training_terms(self.objective_config, self.estimator, logits, seen, noise, steps_done)
-        values, bound = terms.objective, terms.reconstruction + terms.kl
-        if self.objective_config.kl == "analytic":
-            values = values - (1 - share) * kl_to_uniform(logits)
-        divergence = (logits.softmax(-1).squeeze(-2) * loss.divergences).sum(-1)
-        if kind == "expected":
-            values = values + share * divergence
+            loss = Leading(reconstruction, first, images.shape[1] - first)
+        if self.phase != "unlabelled":
+            loss = supervised(self.supervision, loss, labels)
+        terms = objective.training_terms(self.objective_config, self.estimator, logits, loss, noise, steps_done)
+        values, bound = terms.objective, (terms.reconstruction + terms.kl)[:, :first]
+        divergence = (logits[:, :first].softmax(-1).squeeze(-2) * reconstruction.divergences).sum(-1)
         if kind != "candidate":
             bound = bound + divergence.detach()
+        total = values[:, :first].mean(-1).sum()
+        if kind == "expected":
+            total = total + divergence.mean(-1).sum()
         if self.phase != "unlabelled":
-            values = values + cross_entropy(self.supervision, terms.estimate, logits, labels)
-        unlabelled = 0 if self.phase == "labelled" else self.trainer_config.batch
-        total = torch.zeros((), device=values.device)
-        if self.phase != "labelled":
-            total, bound = total + values[:, :unlabelled].mean(-1).sum(), bound[:, :unlabelled]
-        if self.phase != "unlabelled":
-            total = total + self.supervision.labelled_weight * values[:, unlabelled:].mean(-1).sum()
+            extra = cross_entropy(self.supervision, terms.estimate, logits, labels)
+        if self.phase == "labelled":
+            total = self.supervision.labelled_weight * (total + extra.mean(-1).sum())
+        if self.phase == "both":
+            behind = (values + extra)[:, first:]
+            if self.objective_config.kl == "analytic":
+                behind = behind - kl_to_uniform(logits[:, first:])
+            total = total + self.supervision.labelled_weight * behind.mean(-1).sum()
         return total, bound.mean(-1), terms.estimate.loss, terms.estimate.metrics
+
+    def with_theta(self, batch: int) -> int:
+        """How many images of a batch, from the first on, take part with θ and KL, and not with their label alone."""
+        return self.trainer_config.batch if self.phase == "both" else batch
 
     def may_keep(self) -> bool:
         return self.phase_of(self.current_epoch) != "labelled"

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
@@ -34,8 +35,8 @@ class SupervisionConfig:
         `augmented`: θ(z) + `weight`·[z ≠ y], by any estimator;
         `cross_entropy`: −`weight`·log q(y), by any estimator;
         `relaxed_cross_entropy`: that of the relaxed sample in place of q, for Gumbel-Softmax, as in the paper's code.
-    `labelled_weight`: weight of the labelled images' mean objective beside that of the others; `generative`: the share
-    of θ and KL in it when training is joint: none in Equation 11, which has them once for every image, labelled or not.
+    `labelled_weight`: weight of the labelled images' mean objective beside that of the others. When training is joint
+    that is ℓ alone, since Equation 11 has θ and KL once for every image, labelled or not (a folded KL stays).
     `labelled_value`: ε or τ while labelled images are seen alone; 0 for that of the estimator's schedule.
     `binarize`: whether labelled images are made binary like the rest; the paper's code does not.
     `select`: whether the networks kept are those of the best validation `bound` or `accuracy`.
@@ -47,7 +48,6 @@ class SupervisionConfig:
     loss: str = "label"
     weight: float = 1.0
     labelled_weight: float = 1.0
-    generative: float = 0.0
     labelled_batch: int = 100
     labelled_visits: int = 1500
     labelled_value: float = 0.0
@@ -67,10 +67,7 @@ class SupervisionConfig:
             value = getattr(self, name)
             if not (value > 0 and math.isfinite(value)):
                 raise UsageError(f"supervision.{name}={value} must be greater than 0")
-        for name, smallest in (
-            *(("labels", 0), ("labelled_value", 0), ("generative", 0)),
-            *(("labelled_batch", 1), ("labelled_visits", 1)),
-        ):
+        for name, smallest in (*(("labels", 0), ("labelled_value", 0), ("labelled_batch", 1), ("labelled_visits", 1)),):
             if not getattr(self, name) >= smallest:
                 raise UsageError(f"supervision.{name}={getattr(self, name)} must be at least {smallest}")
         if (self.labels > 0) != (self.training != "none"):
@@ -130,23 +127,23 @@ def labelled_subset(labels: Int64[Tensor, "images"], number: int, k: int, seed: 
     return torch.cat(chosen)
 
 
-class Shared:
-    """A share of θ, 1 or less for every image."""
+class Leading:
+    """θ of the first images of a batch, which are all that `loss` knows, and zero for the others behind them."""
 
-    def __init__(self, loss: CodeLoss, share: Float[Tensor, "*#leading"]) -> None:
-        self.loss, self.share = loss, share
+    def __init__(self, loss: CodeLoss, number: int, behind: int) -> None:
+        self.loss, self.number, self.behind = loss, number, behind
 
     def __call__(self, codes: Float[Tensor, "*rows n k"]) -> Float[Tensor, "*rows"]:
-        return self.share * self.loss(codes)
+        return F.pad(self.loss(codes[..., : self.number, :, :]), (0, self.behind))
 
     def with_candidates(
         self, codes: Float[Tensor, "*rows n k"]
     ) -> tuple[Float[Tensor, "*rows"], Float[Tensor, "*rows n k"]]:
-        loss, changed = self.loss.with_candidates(codes)
-        return self.share * loss, self.share[..., None, None] * changed
+        loss, changed = self.loss.with_candidates(codes[..., : self.number, :, :])
+        return F.pad(loss, (0, self.behind)), F.pad(changed, (0, 0, 0, 0, 0, self.behind))
 
     def shared(self, codes: Float[Tensor, "codes n k"]) -> Float[Tensor, "*leading codes"]:
-        return self.share.unsqueeze(-1) * self.loss.shared(codes)
+        return F.pad(self.loss.shared(codes), (0, 0, 0, self.behind))
 
 
 class Supervised:
@@ -189,14 +186,14 @@ def cross_entropy(
     estimate: Estimate,
     logits: Float[Tensor, "*leading 1 k"],
     labels: Float[Tensor, "*leading 1 k"],
-) -> Float[Tensor, "*leading"] | float:
+) -> Float[Tensor, "*leading"]:
     """The weighted cross-entropy of q or of the relaxed sample, in nats; 0 for images without a label."""
     if config.loss == "cross_entropy":
         return -config.weight * (logits.log_softmax(-1) * labels).sum((-2, -1))
     if config.loss == "relaxed_cross_entropy":
         assert estimate.relaxed_log_codes is not None
         return -config.weight * (estimate.relaxed_log_codes.mean(0) * labels).sum((-2, -1))
-    return 0.0
+    return torch.zeros_like(estimate.loss)
 
 
 def draw_labelled(
