@@ -3,7 +3,12 @@
 # Arguments are overrides for every configuration, such as paths.data=/data/torchvision.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-for config in figure2_search figure2_search_gumbel_softmax figure2 figure2_control_variates section61 figure1 figure1_20x2; do
+configs=(
+  figure2_search figure2_search_gumbel_softmax figure2 figure2_control_variates section61
+  estimators_search estimators_search_gumbel_rao estimators figure1 figure1_20x2
+  figure3_search figure3_search_gumbel_softmax figure3 figure3_2019
+)
+for config in "${configs[@]}"; do
   argmax-vae reproduce "$config" "$@"
 done
 python scripts/update_readme.py

@@ -89,6 +89,17 @@ def test_figure2_has_a_panel_per_protocol_and_per_size() -> None:
     assert labels[-1] == "REBAR, not run"
 
 
+def test_figure5_follows_epochs_and_minutes() -> None:
+    """A run of 300 seconds and 50 epochs takes 0.1 minutes an epoch."""
+    timed = RUNS.assign(seconds=300.0, epochs=50)
+    figure = plots.draw_figure5(timed, curves(RUNS))
+    titles = [axes.get_title(loc="left") for axes in figure.get_axes()]
+    assert [title for title in titles if title][:2] == ["20×2, as released", "20×2, as written"]
+    left, right = figure.get_axes()[:2]
+    np.testing.assert_allclose(right.lines[0].get_xdata(), 0.1 * np.asarray(left.lines[0].get_xdata()))
+    np.testing.assert_allclose(right.lines[0].get_ydata(), left.lines[0].get_ydata())
+
+
 def test_section61_sets_product_spaces_against_joint_variables() -> None:
     rows = runs("section61", [(6, 2), (3, 2), (1, 8), (1, 64)])
     first, second = plots.draw_section61(rows, PAIRS).get_axes()

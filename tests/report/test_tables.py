@@ -226,9 +226,10 @@ def test_latex_is_balanced_and_escaped() -> None:
 
 
 def test_what_is_written_checks_and_tampering_is_found(results: Path) -> None:
-    assert len(check("figure2", results)) == 4
+    assert len(check("figure2", results)) == 5
     paths = write("figure2", results)
-    assert {path.name for path in paths} == {f"figure2.{suffix}" for suffix in ("md", "tex", "csv", "svg")}
+    expected = {f"figure2.{suffix}" for suffix in ("md", "tex", "csv", "svg")}
+    assert {path.name for path in paths} == expected | {"figure5.svg"}
     assert not list(results.glob(".*"))
     assert check("figure2", results) == []
     markdown = results / "figure2.md"
@@ -255,7 +256,8 @@ def test_check_sees_new_runs_and_curves(results: Path) -> None:
     write("figure2", results)
     curves = results / "curves.csv"
     curves.write_text(curves.read_text().replace(",186.0", ",186.5"))
-    (difference,) = check("figure2", results)
+    over_epochs, difference = check("figure2", results)
+    assert "figure5.svg: missing, or draws other data" in over_epochs
     assert "figure2.svg: draws other data" in difference
     pd.DataFrame(example()[1:]).to_csv(results / "runs.csv", index=False)
     assert {Path(line.split(":")[0]).suffix for line in check("figure2", results)} == {*(".md", ".tex", ".csv", ".svg")}

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 CURVE_SIZE = (20, 2)
 """The (n, k) whose test bound Figure 2 follows over the epochs."""
 
+FIGURE5_SIZES = ((20, 2), (20, 10))
+"""The (n, k) that the paper's Figure 5 follows over the epochs."""
+
 _DRAWN = {
     "runs": ["table", "protocol", "n", "k", "estimator", "seed", "status", "test_bound"],
     "curves": ["table", "protocol", "n", "k", "estimator", "seed", "epoch", "test_bound"],
@@ -114,11 +117,12 @@ def dots_with_intervals(axes: Axes, dots: Sequence[Dot]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def digest(name: str, **frames: pd.DataFrame) -> str:
+def digest(name: str, *, more: Sequence[str] = (), **frames: pd.DataFrame) -> str:
     """Fingerprint of the data that a figure draws: the raw rows, independent of their order.
 
     Args:
         name: key of :data:`argmax_vae.report.TABLES`.
+        more: further columns of ``runs`` that it draws.
         frames: ``runs`` and ``paper``, and ``curves`` where the figure draws them.
 
     Raises:
@@ -127,8 +131,8 @@ def digest(name: str, **frames: pd.DataFrame) -> str:
     code = hashlib.sha256()
     for key in sorted(frames):
         frame, columns = frames[key], list(_DRAWN[key])
-        if key == "runs" and definition(name).equal_evaluations:
-            columns.append("decoder_evaluations")
+        if key == "runs":
+            columns += [*more, *(["decoder_evaluations"] if definition(name).equal_evaluations else [])]
         require(frame, columns, f"{key}.csv" if key != "paper" else definition(name).paper)
         rows = frame[frame["table"] == name] if "table" in columns else frame
         lines = rows[columns].to_csv(index=False, header=False, lineterminator="\n").splitlines()
@@ -172,6 +176,20 @@ def estimators(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFrame, pa
     code = digest("estimators", runs=runs, curves=curves, paper=paper)
     _save(draw_estimators(runs, curves, paper), path, code)
 
+
+def figure5(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFrame, path: Path) -> None:
+    """Write Figure 5 as SVG: test bound of every estimator of Figure 2 over epochs and over seconds of training.
+
+    Arguments and errors are those of :func:`figure2`.
+    """
+    code = digest("figure2", more=("seconds", "epochs"), runs=runs, curves=curves, paper=paper)
+    _save(draw_figure5(runs, curves), path, code)
+
+
+BESIDE: dict[str, dict[str, tuple[Callable[..., None], tuple[str, ...]]]] = {
+    "figure2": {"figure5": (figure5, ("seconds", "epochs"))}
+}
+"""Further figures that are written with a table, and the columns of ``runs.csv`` that they draw besides."""
 
 FIGURES: dict[str, Callable[..., None]] = {"figure2": figure2, "section61": section61, "estimators": estimators}
 """The function that writes the figure of each table; its arguments are the table's frames and a path."""
@@ -253,6 +271,38 @@ def draw_estimators(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFram
         axes.get_legend().remove()
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False, handlelength=3.2)
+    return figure
+
+
+@_look()
+def draw_figure5(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
+    """The figure that :func:`figure5` writes: a row of panels for each size of the paper's figure and protocol."""
+    from matplotlib.figure import Figure
+
+    require(curves, _DRAWN["curves"], "curves.csv")
+    done = runs[(runs["table"] == "figure2") & (runs["status"] == "done")].copy()
+    done["seconds_per_epoch"] = done["seconds"].astype(float) / done["epochs"].astype(float)
+    key = ["protocol", "n", "k", "estimator", "seed"]
+    rows = curves[(curves["table"] == "figure2") & np.isfinite(curves["test_bound"])]
+    rows = rows.merge(done[[*key, "seconds_per_epoch"]], on=key)
+    rows["minutes"] = (rows["epoch"] * rows["seconds_per_epoch"] / 60).round(4)
+    groups = [
+        (size, protocol, chosen)
+        for size in FIGURE5_SIZES
+        for protocol, chosen in rows[(rows["n"] == size[0]) & (rows["k"] == size[1])].groupby("protocol")
+    ]
+    figure = Figure(figsize=(9.6, 0.6 + 2.7 * max(1, len(groups))), layout="constrained")
+    panels = figure.subplots(max(1, len(groups)), 2, squeeze=False, sharey="row")
+    for (left, right), ((n, k), protocol, chosen) in zip(panels, groups, strict=True):
+        _panel(left, chosen)
+        _panel(right, chosen, "minutes")
+        right.get_legend().remove()
+        right.set_ylabel("")
+        left.set_title(f"{n}×{k}, {protocol}", loc="left")
+        low, high = chosen["test_bound"].min(), chosen.query("epoch >= epoch.max() / 10")["test_bound"].max()
+        left.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    panels[-1][0].set_xlabel("epoch")
+    panels[-1][1].set_xlabel("minutes of training, all seeds at once")
     return figure
 
 

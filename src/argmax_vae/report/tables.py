@@ -332,11 +332,13 @@ def write(name: str, results: Path) -> list[Path]:
     frames = read_inputs(name, results)
     table = build(name, **frames)
     texts = {results / f"{name}.{format}": render(name, table, format) for format in FORMATS}
-    figure = results / f"{name}.svg"
-    plots.FIGURES[name](**frames, path=figure)
+    figures = {results / f"{name}.svg": plots.FIGURES[name]}
+    figures |= {results / f"{other}.svg": draw for other, (draw, _) in plots.BESIDE.get(name, {}).items()}
+    for path, draw in figures.items():
+        draw(**frames, path=path)
     for path, text in texts.items():
         write_text(path, text)
-    return [figure, *texts]
+    return [*figures, *texts]
 
 
 def check(name: str, results: Path) -> list[str]:
@@ -350,9 +352,13 @@ def check(name: str, results: Path) -> list[str]:
     """
     from argmax_vae.report import plots
 
-    frames = read_inputs(name, results)
+    frames: dict[str, Any] = read_inputs(name, results)
     table = build(name, **frames)
     lines = []
+    for other, (_, more) in plots.BESIDE.get(name, {}).items():
+        path, drawn = results / f"{other}.svg", plots.digest(name, more=more, **frames)
+        if not path.exists() or drawn not in path.read_text(encoding="utf-8"):
+            lines.append(f"{path}: missing, or draws other data than the files of record")
     for format in (*FORMATS, "svg"):
         path = results / f"{name}.{format}"
         if not path.exists():
