@@ -83,7 +83,7 @@ def test_analytic_adds_the_gradient_of_the_kl_term(name: str, generator: torch.G
     difference = torch.autograd.grad((with_kl.objective - without.objective).sum(), logits)[0]
     torch.testing.assert_close(difference, torch.autograd.grad(kl_to_uniform(logits).sum(), logits)[0])
     torch.testing.assert_close(with_kl.reconstruction, without.reconstruction)
-    assert without.metrics.keys() == with_kl.metrics.keys()
+    assert without.estimate.metrics.keys() == with_kl.estimate.metrics.keys()
 
 
 @pytest.mark.parametrize("samples", [1, 3])
