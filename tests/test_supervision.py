@@ -296,6 +296,21 @@ def test_evaluate_and_gradients_of_a_run(tmp_path: Path) -> None:
         measure_gradients(str(run.path), [])
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("overrides", [JOINT, SEQUENTIAL, ()], ids=["joint", "sequential", "none"])
+def test_a_captured_graph_equals_step_by_step(overrides: tuple[str, ...], tmp_path: Path) -> None:
+    """A sequential run captures a second graph when its phase changes. 1e-3 nats of 45 at the end."""
+    chosen = (*MIXTURE, *overrides, "trainer.epochs=3", "runtime.device=cuda", "seeds=[0,1]")
+    captured, eager = (
+        train(tmp_path / graph, *chosen, f"runtime.graph={graph}", "runtime.compile=false")
+        for graph in ("true", "false")
+    )
+    assert seeds(captured)["path"].str.contains("captured as a CUDA graph").all()
+    numbers = ["epoch", "seed", "validation_bound", "validation_accuracy"]
+    pd.testing.assert_frame_equal(metrics(captured)[numbers], metrics(eager)[numbers], rtol=0, atol=1e-2)
+
+
 def test_clustering_accuracy_names_values_in_the_best_way() -> None:
     counts = torch.tensor([[0, 9, 1], [8, 0, 2], [0, 0, 10]]).numpy()
     assert clustering_accuracy(counts) == pytest.approx(27 / 30)
