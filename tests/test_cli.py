@@ -346,7 +346,7 @@ def test_a_signal_ends_training_with_130_and_one_line(
 
     with monkeypatch.context() as signalled:
         signalled.setattr(training.Progress, "on_train_epoch_end", send)
-        code = main(["train", *TINY, "trainer.epochs=1000000", "trainer.evaluate_every=1000000"])
+        code = main(["train", *TINY, "trainer.epochs=500", "trainer.evaluate_every=500"])
     assert code == 130
     told = "argmax-vae: interrupted; the same command goes on from the last checkpoint\n"
     assert capsys.readouterr() == ("", told)
