@@ -132,8 +132,8 @@ def mixture_bound_sums(
 ) -> tuple[BoundSums, Float[Tensor, "2 seeds classes k"] | None]:
     """The reported bound of a chunk of images, with hard samples of z and samples of z_c, and exact divergences.
 
-    Also, where the images have labels, how often each of the classes was given each value of z: by the arg max of the
-    logits, and by one Gumbel-perturbed arg max.
+    Sums are in nats, for each seed. Also, where the images have labels, how often each of the classes was given each
+    value of z: by the arg max of the logits, and by one Gumbel-perturbed arg max.
     """
     logits, mean, log_variance = networks.encode(images)
     probabilities = logits.softmax(-1)

@@ -57,7 +57,6 @@ class MixtureVAE(DiscreteVAE):
         self.phase = "unlabelled"
         self.labelled_epochs = supervision.labelled_epochs(len(dataset.train.pixels) // self.trainer_config.batch)
         self.configs = {"unlabelled": self.estimator.config, "labelled": labelled_config(self.estimator, supervision)}
-        check_labels(dataset, supervision, model, self.trainer_config, seeds)
         pixels, classes = labelled_source(dataset, supervision)
         subsets = torch.zeros(len(seeds), 0, dtype=torch.int64)
         if supervision.training != "none":

@@ -67,7 +67,7 @@ class SupervisionConfig:
             value = getattr(self, name)
             if not (value > 0 and math.isfinite(value)):
                 raise UsageError(f"supervision.{name}={value} must be greater than 0")
-        for name, smallest in (*(("labels", 0), ("labelled_value", 0), ("labelled_batch", 1), ("labelled_visits", 1)),):
+        for name, smallest in (("labels", 0), ("labelled_value", 0), ("labelled_batch", 1), ("labelled_visits", 1)):
             if not getattr(self, name) >= smallest:
                 raise UsageError(f"supervision.{name}={getattr(self, name)} must be at least {smallest}")
         if (self.labels > 0) != (self.training != "none"):
