@@ -15,6 +15,7 @@ import torch
 from argmax_vae import training
 from argmax_vae.cli import main
 from argmax_vae.errors import UsageError
+from argmax_vae.randomness import SeedNoise
 from argmax_vae.runs import RunDirectory
 from helpers import TINY, cell, metrics, raise_after, same_numbers, train
 
@@ -45,8 +46,47 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert list(metrics(parts)["epoch"].unique()) == list(range(1, stop + 1))
     train(tmp_path / "parts", *FOUR, *overrides)
     assert parts.status == "done"
-    assert not parts.checkpoint.exists()
     same_numbers(whole, parts)
+
+
+def test_a_longer_run_continues_the_longest_shorter_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a checkpoint at a multiple of the interval, and with runs beside it that differ in more or are longer."""
+    overrides = ("seeds=[3,5]", "runtime.checkpoint_every=100", "trainer.evaluate_every=1")
+    whole = train(tmp_path / "whole", *overrides, "trainer.epochs=5")
+    shortest, *_ = [
+        train(tmp_path / "parts", *overrides, *others)
+        for others in (("trainer.epochs=1",), ("trainer.epochs=6",), ("trainer.epochs=4", "optim.learning_rate=1e-4"))
+    ]
+    shorter = train(tmp_path / "parts", *overrides, "trainer.epochs=3")
+    before = (shorter.path / "metrics.csv").read_text()
+    seen = []
+    restart = SeedNoise.restart
+
+    def spy(noise: SeedNoise, epoch: int, purpose: str) -> SeedNoise:
+        if purpose == "noise":
+            seen.append(epoch)
+        return restart(noise, epoch, purpose)
+
+    monkeypatch.setattr(SeedNoise, "restart", spy)
+    longer = train(tmp_path / "parts", *overrides, "trainer.epochs=5")
+    assert sorted(set(seen)) == [3, 4]
+    same_numbers(whole, longer)
+    origin = longer.provenance()["continues"]
+    assert (origin["run"], origin["continues"]["run"]) == (shorter.path.name, shortest.path.name)
+    assert (shorter.path / "metrics.csv").read_text() == before
+
+
+def test_a_run_without_its_checkpoint_is_not_continued(tmp_path: Path) -> None:
+    shorter = train(tmp_path, "seeds=[0]", "trainer.epochs=1")
+    shorter.checkpoint.unlink()
+    assert "continues" not in train(tmp_path, "seeds=[0]", "trainer.epochs=2").provenance()
+
+
+def test_a_damaged_checkpoint_of_a_shorter_run_is_one_clear_line(tmp_path: Path) -> None:
+    shorter = train(tmp_path, "seeds=[0]", "trainer.epochs=1")
+    shorter.checkpoint.write_bytes(b"PK")
+    with pytest.raises(UsageError, match="is damaged; remove it and run the same command again"):
+        train(tmp_path, "seeds=[0]", "trainer.epochs=2")
 
 
 def test_what_was_done_after_the_last_checkpoint_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 config.yaml       the whole configuration             provenance.json   commit, versions, device, command
 metrics.csv       a row per evaluation and seed        seeds.csv         a row of final numbers per seed
-last.ckpt         to resume from                       best.ckpt         best networks of each seed
+last.ckpt         to go on from, also with more epochs   best.ckpt         best networks of each seed
 confusion.csv     test images of each class by value of z, for a mixture
 samples.png       images of random codes               reconstructions.png   test images above theirs
 done.json         written last                         error.txt         traceback of a run that failed
@@ -93,10 +93,11 @@ class RunDirectory:
         lines = error.read_text(encoding="utf-8").strip().splitlines() if error.exists() else []
         return lines[-1] if lines else ""
 
-    def start(self, plain: Mapping[str, Any]) -> None:
+    def start(self, plain: Mapping[str, Any], continues: "RunDirectory | None" = None) -> None:
         """Create the directory with configuration and provenance. Raises UsageError when it cannot be written."""
         write_text(self.path / "config.yaml", yaml.safe_dump(dict(plain), sort_keys=False, allow_unicode=True))
-        write_json(self.path / "provenance.json", provenance())
+        origin = {"continues": {"run": continues.path.name, **continues.provenance()}} if continues else {}
+        write_json(self.path / "provenance.json", {**provenance(), **origin})
         (self.path / "error.txt").unlink(missing_ok=True)
 
     def write_table(self, name: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
@@ -168,6 +169,24 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {package: version(package) for package in packages},
     }
+
+
+def shorter(plain: Mapping[str, Any]) -> RunDirectory | None:
+    """The longest finished run beside this one that differs from it only in having fewer epochs, if there is one.
+
+    What a run does in an epoch does not depend on how many there are, so the longer run can go on from there.
+    """
+    run, epochs = RunDirectory.of(plain), plain["trainer"]["epochs"]
+    found = {}
+    for path in run.path.parent.glob(f"{run.path.name.rsplit('-', 1)[0]}-*/done.json"):
+        other = RunDirectory(path.parent)
+        stored = other.config()
+        before = stored["trainer"]["epochs"]
+        same = identity({**stored, "trainer": {**stored["trainer"], "epochs": epochs}}) == identity(plain)
+        finished = json.loads(path.read_text(encoding="utf-8"))["status"] == "done"
+        if same and finished and before < epochs and other.checkpoint.exists():
+            found[before] = other
+    return found[max(found)] if found else None
 
 
 def scan(runs: Path) -> list[RunDirectory]:

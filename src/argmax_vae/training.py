@@ -77,7 +77,8 @@ class SaveLast(pl.Callback):
         self.record = record
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if (trainer.current_epoch + 1) % self.record.every == 0:
+        epoch = trainer.current_epoch + 1
+        if epoch % self.record.every == 0 or epoch == trainer.max_epochs:
             self.record.save(trainer)
 
 
@@ -148,10 +149,15 @@ def evaluation_loaders(config: Config, dataset: Dataset) -> list[Any]:
     ]
 
 
-def resumable(run: RunDirectory, config_identity: str) -> Path | None:
-    """The checkpoint to resume from, if there is one. Raises UsageError when it is damaged or another config's."""
+def resumable(run: RunDirectory, config_identity: str, continues: RunDirectory | None) -> Path | None:
+    """The checkpoint to resume from: the run's own, else that of the shorter run that this one continues.
+
+    Raises UsageError when it is damaged or another config's.
+    """
     if not run.checkpoint.exists():
-        return None
+        if continues is not None:
+            load_checkpoint(continues.checkpoint)
+        return continues.checkpoint if continues else None
     stored = load_checkpoint(run.checkpoint)
     if stored.get("identity") != config_identity:
         raise UsageError(f"{run.checkpoint} belongs to another configuration; remove {run.path} or change the config")
@@ -191,16 +197,17 @@ def prerequisites(config: Config) -> tuple[str, Dataset]:
 def train(config: Config, plain: dict[str, Any]) -> str:
     """Train a run to the end, or go on with it, and return its status: done, diverged, or failed.
 
-    A run that is done already is left alone. An exception is kept in `error.txt`, except for UsageError and
-    interruption, which go to the caller.
+    A run that is done already is left alone; one that only has more epochs than another goes on where that one ended.
+    An exception is kept in `error.txt`, except for UsageError and interruption, which go to the caller.
     """
     run = RunDirectory.of(plain)
     if run.is_done:
         return "done"
     device, dataset = prerequisites(config)
-    run.start(plain)
+    continues = runs.shorter(plain)
+    run.start(plain, continues)
     try:
-        return fit(config, plain, run, dataset, device)
+        return fit(config, plain, run, dataset, device, continues)
     except (UsageError, KeyboardInterrupt):
         raise
     except Exception:
@@ -208,13 +215,20 @@ def train(config: Config, plain: dict[str, Any]) -> str:
         return "failed"
 
 
-def fit(config: Config, plain: dict[str, Any], run: RunDirectory, dataset: Dataset, device: str) -> str:
+def fit(
+    config: Config,
+    plain: dict[str, Any],
+    run: RunDirectory,
+    dataset: Dataset,
+    device: str,
+    continues: RunDirectory | None,
+) -> str:
     """The training itself, in a directory that exists.
 
     Lightning turns Ctrl-C and SIGTERM into SystemExit; both leave here as KeyboardInterrupt.
     """
     config_identity = runs.identity(plain)
-    checkpoint = resumable(run, config_identity)
+    checkpoint = resumable(run, config_identity, continues)
     module = build(config, dataset)
     labels = RunLabels(
         name=f"{config.model.latents} {config.estimator.name}, KL {config.objective.kl}"
@@ -255,7 +269,6 @@ def fit(config: Config, plain: dict[str, Any], run: RunDirectory, dataset: Datas
         status = "diverged" if all(row["status"] == "diverged" for row in rows) else "done"
         done = {"status": status, "seeds": list(config.seeds), "seconds": round(seconds, 3)}
         runs.write_json(run.path / "done.json", done)
-        run.checkpoint.unlink(missing_ok=True)
         return status
     except SystemExit as error:
         raise KeyboardInterrupt from error
