@@ -29,6 +29,17 @@ def test_only_the_estimators_asked_for() -> None:
         run_bench(["3x2"], [1], seconds=0.01, output=None, estimators=["amr"])
 
 
+def test_deep_networks() -> None:
+    frame = run_bench(
+        ["3x2"], [1], seconds=0.01, output=None, compiled=False, estimators=["direct", "gumbel_softmax"], model="deep"
+    )
+    assert set(frame["model"]) == {"deep"}
+    fast = frame[(frame["estimator"] == "direct") & (frame["path"] == "fast")]
+    assert fast["how"].item().startswith("candidates: first-layer differences")
+    with pytest.raises(UsageError, match="bench --model depe: unknown; allowed: linear, deep"):
+        run_bench(["3x2"], [1], seconds=0.01, output=None, model="depe")
+
+
 def test_exact_does_not_apply_beyond_its_limit() -> None:
     assert applicable("exact", "1x40")
     assert not applicable("exact", "20x10")

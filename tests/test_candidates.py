@@ -16,7 +16,7 @@ from argmax_vae import candidates, native
 from argmax_vae.candidates import FORMS, CandidateLosses
 from argmax_vae.latents import one_hot_argmax
 from argmax_vae.networks import Networks
-from argmax_vae.reconstruction import Reconstruction
+from argmax_vae.reconstruction import LIKELIHOODS, Reconstruction
 
 SHAPES = [(1, 2, 5), (1, 40, 33), (3, 2, 1), (3, 2, 17), (2, 10, 31), (2, 17, 100), (5, 3, 64), (4, 10, 784)]
 """n, k and pixels."""
@@ -50,9 +50,10 @@ class Batch:
         hidden: tuple[int, ...] = (),
         seeds: int = 2,
         batch: int = 3,
+        likelihood: str = "bernoulli",
     ) -> None:
         n, k, pixels = shape
-        self.networks = Networks(pixels, n, k, hidden, list(range(seeds)))
+        self.networks = Networks(pixels, n, k, hidden, list(range(seeds)), likelihood)
         with torch.no_grad():
             for parameter in self.networks.decoder.parameters():
                 parameter.mul_(scale)
@@ -79,6 +80,8 @@ class Batch:
                 for sample in range(samples):
                     outputs = decoder.decode(changed[sample])
                     terms = F.softplus(outputs) - images * outputs
+                    if decoder.likelihood == "squared_error":
+                        terms = (1 - 2 / (1 + torch.exp(2 * outputs)) - 2 * images + 1) ** 2
                     losses[sample, :, :, i, j] = terms.sum(-1)
         return losses
 
@@ -152,12 +155,20 @@ def test_path_of_a_linear_decoder(form: str, generator: torch.Generator) -> None
     assert Batch((1, 4, 20), generator).losses(form)[2] == ("dense" if form == "dense" else "shared")
 
 
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("hidden", [(), (9,), (6, 8, 5)])
+@pytest.mark.parametrize("shape", [(3, 4, 20), (5, 2, 17), (1, 6, 9), (2, 5, 1)])
 @pytest.mark.parametrize("form", FORMS)
-def test_deeper_decoders_are_decoded_densely(form: str, generator: torch.Generator) -> None:
-    batch = Batch((3, 4, 20), generator, hidden=(9,), samples=2)
-    _, changed, path = batch.losses(form)
-    assert path == "dense"
-    assert_equal_losses(changed, batch.reference())
+def test_every_decoder_and_likelihood(
+    form: str, shape: tuple[int, int, int], hidden: tuple[int, ...], likelihood: str, generator: torch.Generator
+) -> None:
+    batch = Batch(shape, generator, hidden=hidden, samples=2, likelihood=likelihood, scale=2.0)
+    loss, changed, path = batch.losses(form)
+    general = shape[0] > 1 and (bool(hidden) or likelihood == "squared_error")
+    assert (path == "first-layer differences") == (general and form != "dense")
+    reference = batch.reference()
+    assert_equal_losses(changed, reference)
+    torch.testing.assert_close((reference * batch.codes).sum(-1)[..., 0].float(), loss, rtol=3e-6, atol=3e-4)
 
 
 def test_unknown_form() -> None:

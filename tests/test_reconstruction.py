@@ -6,12 +6,19 @@ import math
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Independent, OneHotCategorical
+from torch.distributions import Bernoulli, Independent, Normal, OneHotCategorical
 
 from argmax_vae.candidates import CandidateLosses
 from argmax_vae.latents import all_codes, one_hot_argmax
 from argmax_vae.networks import Networks
-from argmax_vae.reconstruction import CodeLoss, Folded, Reconstruction, bernoulli_loss, importance_weights
+from argmax_vae.reconstruction import (
+    LIKELIHOODS,
+    CodeLoss,
+    Folded,
+    Reconstruction,
+    bernoulli_loss,
+    importance_weights,
+)
 from tabular import TabularLoss
 
 SEEDS, BATCH, PIXELS = 2, 3, 20
@@ -36,6 +43,42 @@ def test_bernoulli_loss_against_torch_distributions(scale: float, generator: tor
     expected = -Independent(Bernoulli(logits=outputs), 1).log_prob(images.expand_as(outputs))
     torch.testing.assert_close(bernoulli_loss(outputs, images.expand_as(outputs)), expected)
     torch.testing.assert_close(bernoulli_loss(outputs, images.unsqueeze(0)), expected)
+
+
+def test_squared_error_against_torch_distributions(generator: torch.Generator) -> None:
+    """A Gaussian of variance 1/2 on pixels scaled to [−1, 1], without its constant (D/2)·log π."""
+    outputs = torch.randn(4, SEEDS, BATCH, PIXELS, generator=generator, dtype=torch.float64)
+    images = torch.rand(SEEDS, BATCH, PIXELS, generator=generator, dtype=torch.float64)
+    density = Independent(Normal(torch.tanh(outputs), math.sqrt(0.5)), 1).log_prob(2 * images - 1)
+    found = LIKELIHOODS["squared_error"].loss(outputs, images)
+    torch.testing.assert_close(found, -density - PIXELS / 2 * math.log(math.pi))
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_the_mean_image_has_the_least_loss(name: str, generator: torch.Generator) -> None:
+    """Of all outputs, those whose mean is the image; means are in [0, 1]."""
+    outputs = torch.randn(50, PIXELS, generator=generator, dtype=torch.float64)
+    likelihood = LIKELIHOODS[name]
+    images = likelihood.mean(outputs)
+    assert images.min() > 0
+    assert images.max() < 1
+    for change in (-1e-2, 1e-2):
+        assert bool((likelihood.loss(outputs + change, images) > likelihood.loss(outputs, images)).all())
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (2, 3)])
+def test_shared_squared_errors(shape: tuple[int, int], generator: torch.Generator) -> None:
+    networks = Networks(PIXELS, *shape, (7,), list(range(SEEDS)), "squared_error").double()
+    loss = Reconstruction(networks, torch.rand(SEEDS, BATCH, PIXELS, generator=generator, dtype=torch.float64))
+    codes = all_codes(*shape).double()
+    expected = torch.stack([loss(code.expand(SEEDS, BATCH, *shape)) for code in codes], -1)
+    torch.testing.assert_close(loss.shared(codes), expected)
+
+
+def test_squared_error_networks_see_scaled_images(generator: torch.Generator) -> None:
+    plain, scaled = (Networks(PIXELS, 2, 3, (7,), [4], name) for name in ("bernoulli", "squared_error"))
+    images = torch.rand(1, BATCH, PIXELS, generator=generator)
+    torch.testing.assert_close(scaled.encode(images), plain.encode(2 * images - 1))
 
 
 def test_bernoulli_loss_of_extreme_outputs() -> None:

@@ -33,6 +33,7 @@ KINDS = {
         "data.binarization=dynamic",
         "objective=folded",
     ),
+    "deep": ("model=deep", "model.hidden=[16,8]", "data.binarization=none"),
     "one latent": ("model.latents=1x8", "trainer.importance_samples=3"),
 }
 
@@ -40,7 +41,7 @@ KINDS = {
 def best_networks(run: RunDirectory) -> Networks:
     """The stored best networks of a run."""
     config = runs_config(run)
-    networks = Networks(64, config["n"], config["k"], config["hidden"], config["seeds"])
+    networks = Networks(64, config["n"], config["k"], config["hidden"], config["seeds"], config["likelihood"])
     networks.load_state_dict(torch.load(run.best, weights_only=True)["networks"])
     return networks.requires_grad_(False)
 
@@ -48,7 +49,9 @@ def best_networks(run: RunDirectory) -> Networks:
 def runs_config(run: RunDirectory) -> dict[str, Any]:
     plain = run.config()
     n, k = (int(part) for part in plain["model"]["latents"].split("x"))
-    return {"n": n, "k": k, "hidden": plain["model"]["hidden"], "seeds": plain["seeds"]}
+    return {"n": n, "k": k, "hidden": plain["model"]["hidden"], "seeds": plain["seeds"]} | {
+        "likelihood": plain["model"].get("likelihood", "bernoulli")
+    }
 
 
 # Seeds
@@ -207,6 +210,7 @@ def test_a_finished_run_holds_these_files_and_is_left_alone(
     files = [
         "best.ckpt",
         "config.yaml",
+        "last.ckpt",
         "metrics.csv",
         "provenance.json",
         "reconstructions.png",

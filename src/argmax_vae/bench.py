@@ -14,7 +14,7 @@ from argmax_vae.data.datasets import Dataset, Images
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.files import write_atomic
-from argmax_vae.modules import DiscreteVAE, ModelConfig, OptimConfig, RuntimeConfig, TrainerConfig
+from argmax_vae.modules import DeepConfig, DiscreteVAE, ModelConfig, OptimConfig, RuntimeConfig, TrainerConfig
 from argmax_vae.objective import ObjectiveConfig
 from argmax_vae.runs import device_name
 
@@ -22,6 +22,7 @@ PIXELS = 784
 IMAGES = 2000
 BATCH = 100
 TIMED_CHUNKS = 3
+MODELS: dict[str, type[ModelConfig]] = {"linear": ModelConfig, "deep": DeepConfig}
 
 
 def synthetic_images(seed: int = 0) -> Dataset:
@@ -33,14 +34,14 @@ def synthetic_images(seed: int = 0) -> Dataset:
 
 
 def module_for(
-    dataset: Dataset, latents: str, estimator: str, seeds: int, runtime: RuntimeConfig, device: str
+    dataset: Dataset, model: ModelConfig, estimator: str, seeds: int, runtime: RuntimeConfig, device: str
 ) -> DiscreteVAE:
-    """A module ready to step: a linear model under one estimator with its default choices."""
+    """A module ready to step: a model under one estimator with its default choices."""
     estimator_class = ESTIMATORS[estimator]
     module = DiscreteVAE(
         dataset,
         "threshold",
-        ModelConfig(latents=latents),
+        model,
         estimator_class(estimator_class.config_class()),
         ObjectiveConfig(),
         OptimConfig(),
@@ -88,17 +89,21 @@ def run_bench(
     output: Path | None,
     compiled: bool = True,
     estimators: list[str] | None = None,
+    model: str = "linear",
 ) -> pd.DataFrame:
     """Measure and print; also write a csv to `output` when given.
 
     For direct: the dense reference (every changed code decoded) against the fast path, for every size and number of
     seeds; and the fast path of every other estimator that applies (of `estimators`, or all) with the fewest seeds.
     `ratio_to_dense` is fast over dense in this run; `per_seed_gain` is steps per second times seeds, relative to the
-    same path with the fewest seeds. `compiled` says whether the fast path may use torch.compile.
+    same path with the fewest seeds. `compiled` says whether the fast path may use torch.compile. `model` is one of
+    MODELS: linear, or the deep networks of the paper's Figure 6.
 
     Raises:
-        UsageError: `estimators` has an unknown name.
+        UsageError: `estimators` or `model` has an unknown name.
     """
+    if model not in MODELS:
+        raise UsageError(f"bench --model {model}: unknown; allowed: {', '.join(MODELS)}")
     chosen = list(ESTIMATORS) if estimators is None else estimators
     for name in chosen:
         if name not in ESTIMATORS:
@@ -117,7 +122,7 @@ def run_bench(
             for count in sorted(seeds)[: None if estimator == "direct" else 1]:
                 paths = {"fast": fast, "dense": slow} if estimator == "direct" else {"fast": fast}
                 for path, runtime in paths.items():
-                    module = module_for(dataset, size, estimator, count, runtime, device)
+                    module = module_for(dataset, MODELS[model](latents=size), estimator, count, runtime, device)
                     rate, steps = steps_per_second(module, seconds, device)
                     rows.append(row_of(rows, module, size, estimator, path, rate, steps, device))
                     print(line_of(rows[-1]), flush=True)
@@ -139,6 +144,7 @@ def row_of(
     device: str,
 ) -> dict[str, Any]:
     return {
+        "model": "deep" if len(module.networks.decoder.layers) > 1 else "linear",
         "latents": size,
         "estimator": estimator,
         "seeds": len(module.seeds),

@@ -1,10 +1,12 @@
 """Losses of all one-coordinate changes of a code: θ_i(j) = θ(z_1, …, z_i := j, …, z_n), the paper's section 5.2.
 
-Four forms give the same numbers, in nats:
+Five forms give the same numbers, in nats:
 
 - `dense`: decode every changed code; works with any decoder, the reference (n·k decodes per image);
 - `shared`: for n = 1 the k changed codes are the same for every image (k decodes in all, not k per image);
 - `rows`: with a linear decoder the changed outputs are a − W_i,z_i + W_i,j, no decode at all;
+- with a deeper decoder, the first layer's outputs change in the same way, and the other layers are dense
+  (`Reconstruction.first_layer_differences`, n·(k − 1) decodes per image without their first layer);
 - `grouped`: `rows` without an exponential or a logarithm per element, using
   Σ_d softplus(a_d) = log Π_d (1 + e^{a_d}) and e^{a − W_i,z_i + W_i,j} = e^{a − W_i,z_i} · e^{W_i,j}. Products of two
   factors fit into float32 up to logits of 43; the binary exponent is then taken off and summed as an integer, so one
@@ -45,6 +47,19 @@ def one_coordinate_codes(codes: Float[Tensor, "*batch n k"]) -> Float[Tensor, "n
 def dense(loss: Loss, codes: Float[Tensor, "*batch n k"]) -> Float[Tensor, "*batch n k"]:
     """Candidate losses by evaluating `loss` on every changed code, for any loss; the slow reference."""
     return loss(one_coordinate_codes(codes)).movedim((0, 1), (-2, -1))
+
+
+def changed_sums(
+    sums: Float[Tensor, "seeds rows outputs"],
+    weight: Float[Tensor, "seeds n k outputs"],
+    values: Int[Tensor, "seeds rows n"],
+    others: Int[Tensor, "seeds rows n m"],
+) -> Float[Tensor, "seeds rows n m outputs"]:
+    """A linear layer's outputs a − W_i,z_i + W_i,j when latent i takes each of m other values j in place of its own."""
+    seed = torch.arange(weight.shape[0], device=weight.device).view(-1, 1, 1, 1)
+    latent = torch.arange(weight.shape[1], device=weight.device).view(1, 1, -1, 1)
+    own = weight[seed, latent, values.unsqueeze(-1)]
+    return sums[:, :, None, None] - own + weight[seed, latent, others]
 
 
 def softplus_sums_rows(

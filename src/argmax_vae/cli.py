@@ -72,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--latents", nargs="+", default=["20x10", "20x2", "1x40"], metavar="NxK")
     bench.add_argument("--seeds", nargs="+", type=int, default=[1, 4, 16], metavar="S")
     bench.add_argument("--estimators", nargs="+", metavar="NAME", help="only these (default: every registered one)")
+    bench.add_argument("--model", default="linear", help="linear (default), or deep: the networks of Figure 6")
     bench.add_argument("--output", type=Path, metavar="FILE", help="also write a csv, such as results/speed.csv")
     return top
 
@@ -123,6 +124,7 @@ REPORT_EXAMPLES = """\
 BENCH_EXAMPLES = """\
   argmax-vae bench
   argmax-vae bench --latents 20x10 --seeds 1 16 --estimators direct --output results/speed.csv
+  argmax-vae bench --model deep --latents 30x2 6x10 --seeds 1 --estimators direct gumbel_softmax
 """
 
 
@@ -243,7 +245,7 @@ def report_verb(given: argparse.Namespace) -> int:
 def bench_verb(given: argparse.Namespace) -> int:
     from argmax_vae.bench import run_bench
 
-    run_bench(given.latents, given.seeds, given.seconds, given.output, estimators=given.estimators)
+    run_bench(given.latents, given.seeds, given.seconds, given.output, estimators=given.estimators, model=given.model)
     return DONE
 
 

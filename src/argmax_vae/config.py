@@ -22,13 +22,13 @@ from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS, EstimatorConfig
 from argmax_vae.gradients import LaboratoryConfig
 from argmax_vae.mixture import MixtureConfig
-from argmax_vae.modules import ModelConfig, OptimConfig, RuntimeConfig, TrainerConfig, require
+from argmax_vae.modules import DeepConfig, ModelConfig, OptimConfig, RuntimeConfig, TrainerConfig, require
 from argmax_vae.objective import ObjectiveConfig
 from argmax_vae.schedules import SCHEDULES, Schedule
 from argmax_vae.supervision import SupervisionConfig
 from argmax_vae.tracking import TrackerConfig
 
-MODELS: dict[str, type[ModelConfig]] = {"mixture": MixtureConfig}
+MODELS: dict[str, type[ModelConfig]] = {"deep": DeepConfig, "mixture": MixtureConfig}
 """Models with choices of their own; every other name is a discrete variational auto-encoder."""
 
 

@@ -20,7 +20,7 @@ from argmax_vae.estimators import Estimator
 from argmax_vae.networks import Networks
 from argmax_vae.objective import BoundSums, ObjectiveConfig
 from argmax_vae.randomness import SeedNoise
-from argmax_vae.reconstruction import Reconstruction
+from argmax_vae.reconstruction import LIKELIHOODS, Reconstruction
 from argmax_vae.steps import CapturedSteps, CompiledOrEager, EagerSteps, Noise
 
 
@@ -54,6 +54,20 @@ class ModelConfig:
     @property
     def k(self) -> int:
         return int(self.latents.split("x")[1])
+
+
+@dataclass
+class DeepConfig(ModelConfig):
+    """Networks with several hidden layers; `likelihood`: bernoulli, or squared_error with a tanh output."""
+
+    name: str = "deep"
+    latents: str = "20x3"
+    hidden: list[int] = field(default_factory=lambda: [400, 200])
+    likelihood: str = "squared_error"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.likelihood in LIKELIHOODS, "model.likelihood", self.likelihood, f"one of {', '.join(LIKELIHOODS)}")
 
 
 @dataclass
@@ -217,7 +231,8 @@ class DiscreteVAE(pl.LightningModule):
 
     def make_networks(self, pixels: int, model: ModelConfig) -> Networks:
         """Encoders and decoders of all seeds."""
-        return Networks(pixels, model.n, model.k, model.hidden, self.seeds)
+        likelihood = model.likelihood if isinstance(model, DeepConfig) else "bernoulli"
+        return Networks(pixels, model.n, model.k, model.hidden, self.seeds, likelihood)
 
     def may_keep(self) -> bool:
         """Whether the networks of this epoch may be the ones that are kept."""

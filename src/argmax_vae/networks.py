@@ -63,19 +63,30 @@ class Networks(nn.Module):
     """Encoder and decoder of a discrete variational auto-encoder, for every seed.
 
     The encoder maps images (seeds, batch, pixels) to logits (seeds, batch, n, k); the decoder maps codes to Bernoulli
-    logits (seeds, batch, pixels). `hidden` are the sizes between, as in 784-hidden-n·k and n·k-hidden-784 (decoder
-    sizes reversed). Encoder and decoder of seed s are drawn one after the other from the stream of seed s.
+    logits (seeds, batch, pixels), or to what `likelihood` (of reconstruction.LIKELIHOODS) says. `hidden` are the sizes
+    between, as in 784-hidden-n·k and n·k-hidden-784 (decoder sizes reversed). Encoder and decoder of seed s are drawn
+    one after the other from the stream of seed s.
     """
 
-    def __init__(self, pixels: int, n: int, k: int, hidden: Sequence[int], seeds: Sequence[int]) -> None:
+    def __init__(
+        self,
+        pixels: int,
+        n: int,
+        k: int,
+        hidden: Sequence[int],
+        seeds: Sequence[int],
+        likelihood: str = "bernoulli",
+    ) -> None:
         super().__init__()
-        self.n, self.k = n, k
+        self.n, self.k, self.likelihood = n, k, likelihood
         generators = [generator_for(seed, 0, "weights") for seed in seeds]
         self.encoder = SeedMLP([pixels, *hidden, n * k], generators)
         self.decoder = SeedMLP([n * k, *reversed(hidden), pixels], generators)
 
     def encode(self, images: Float[Tensor, "seeds batch pixels"]) -> Float[Tensor, "seeds batch n k"]:
-        return self.encoder(images).unflatten(-1, (self.n, self.k))
+        """Logits of images with values in [0, 1], which the squared error scales to [−1, 1]."""
+        inputs = 2 * images - 1 if self.likelihood == "squared_error" else images
+        return self.encoder(inputs).unflatten(-1, (self.n, self.k))
 
     def decode(self, codes: Float[Tensor, "seeds rows n k"]) -> Float[Tensor, "seeds rows pixels"]:
         return self.decoder(codes.flatten(-2))

@@ -13,6 +13,7 @@ from argmax_vae.mixture_vae import MixtureVAE
 from argmax_vae.modules import DiscreteVAE
 from argmax_vae.networks import MixtureNetworks
 from argmax_vae.randomness import PlainNoise, generator_for
+from argmax_vae.reconstruction import LIKELIHOODS
 from argmax_vae.tracking import Pictures
 
 
@@ -68,10 +69,11 @@ def pictures_of(module: DiscreteVAE, dataset: Dataset, columns: int = 10) -> Pic
     n, k, seeds = networks.n, networks.k, len(module.seeds)
     noise = PlainNoise(generator_for(module.seeds[0], 0, "report"))
     codes = one_hot_argmax(gumbel_from_uniform(noise.uniform((5 * columns, n, k)))).to(module.test_pixels.device)
-    samples = networks.decode(codes.expand(seeds, -1, -1, -1))[0].sigmoid()
+    mean = LIKELIHOODS[networks.likelihood].mean
+    samples = mean(networks.decode(codes.expand(seeds, -1, -1, -1))[0])
     images = spread(module, columns)
     logits = networks.encode(images.expand(seeds, -1, -1))
-    reconstructions = networks.decode(one_hot_argmax(logits))[0].sigmoid()
+    reconstructions = mean(networks.decode(one_hot_argmax(logits))[0])
     return Pictures(
         grid(samples.unflatten(0, (5, columns)), dataset.shape),
         grid(torch.stack([images, reconstructions]), dataset.shape),

@@ -1,7 +1,9 @@
 """θ(x, z) = −log p(x|z) of a decoder, in the ways in which an estimator may ask for it."""
 
 import math
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from argmax_vae import candidates
 from argmax_vae.latents import log_probability
-from argmax_vae.networks import Networks
+from argmax_vae.networks import Networks, SeedLinear
 from argmax_vae.products import seed_product
 
 
@@ -43,8 +45,33 @@ def bernoulli_loss(
     return F.binary_cross_entropy_with_logits(outputs, images.expand_as(outputs), reduction="none").sum(-1)
 
 
+def squared_error(
+    outputs: Float[Tensor, "*rows pixels"], images: Float[Tensor, "*#rows pixels"]
+) -> Float[Tensor, "*rows"]:
+    """Σ_d (tanh a_d − (2x_d − 1))² of decoder outputs a and images in [0, 1] (the paper's Figure 6).
+
+    That is −log p(x|z), in nats per image, of a Gaussian with mean tanh a and variance 1/2 for the pixels scaled to
+    [−1, 1], without its constant (D/2)·log π.
+    """
+    return (outputs.tanh() - (2 * images - 1)).square().sum(-1)
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """θ of decoder outputs and images in [0, 1], in nats per image, and the mean image, in [0, 1], of outputs."""
+
+    loss: Callable[[Tensor, Tensor], Tensor]
+    mean: Callable[[Tensor], Tensor]
+
+
+LIKELIHOODS = {
+    "bernoulli": Likelihood(bernoulli_loss, torch.sigmoid),
+    "squared_error": Likelihood(squared_error, lambda outputs: (outputs.tanh() + 1) / 2),
+}
+
+
 class Reconstruction:
-    """Bernoulli reconstruction loss of a batch of images (seeds, batch, pixels) under the networks' decoder."""
+    """Reconstruction loss of a batch of images (seeds, batch, pixels) under the networks' decoder and likelihood."""
 
     def __init__(
         self,
@@ -63,7 +90,8 @@ class Reconstruction:
 
     def losses(self, outputs: Tensor, codes: Tensor) -> Tensor:
         per_sample = outputs.unflatten(1, (-1, self.images.shape[1]))
-        return bernoulli_loss(per_sample, self.images.unsqueeze(1)).movedim(1, 0).reshape(codes.shape[:-2])
+        loss = LIKELIHOODS[self.networks.likelihood].loss
+        return loss(per_sample, self.images.unsqueeze(1)).movedim(1, 0).reshape(codes.shape[:-2])
 
     def __call__(self, codes: Float[Tensor, "*rows n k"]) -> Float[Tensor, "*rows"]:
         return self.losses(self.outputs(codes), codes)
@@ -80,9 +108,10 @@ class Reconstruction:
             expanded = losses.expand(*codes.shape[:-2], k)
             return (expanded * codes.squeeze(-2)).sum(-1), expanded.detach().unsqueeze(-2)
         outputs = self.outputs(codes)
-        if not self.networks.decoder.is_linear:
-            self.form.path = "dense"
-            return self.losses(outputs, codes), self.dense(codes)
+        if not self.networks.decoder.is_linear or self.networks.likelihood != "bernoulli":
+            self.form.path = "first-layer differences"
+            own = self.losses(outputs, codes)
+            return own, self.first_layer_differences(codes, own)
         with torch.no_grad():
             seeds, batch = self.images.shape[:2]
             folded = codes.reshape(-1, seeds, batch, n, k).movedim(0, 1)
@@ -96,8 +125,36 @@ class Reconstruction:
         """Candidate losses by decoding every changed code: the reference for every faster form."""
         return candidates.dense(self, codes)
 
+    @torch.no_grad()
+    def first_layer_differences(
+        self, codes: Float[Tensor, "*rows n k"], own: Float[Tensor, "*rows"]
+    ) -> Float[Tensor, "*rows n k"]:
+        """Candidate losses with a difference of two rows in place of the decoder's first layer, for any decoder.
+
+        `own` are the losses of the codes themselves, so n·(k − 1) codes are decoded and not n·k.
+        """
+        seeds, batch = self.images.shape[:2]
+        n, k = codes.shape[-2:]
+        decoder = self.networks.decoder
+        folded = codes.reshape(-1, seeds, batch, n, k).movedim(0, 1).flatten(1, 2)
+        values = folded.argmax(-1)
+        others = (values.unsqueeze(-1) + torch.arange(1, k, device=values.device)) % k
+        first, *later = cast(list[SeedLinear], list(decoder.layers))
+        hidden = candidates.changed_sums(first(folded.flatten(-2)), first.weight.unflatten(1, (n, k)), values, others)
+        for layer in later:
+            hidden = layer(decoder.activation(hidden.flatten(1, -2)))
+        per_image = hidden.reshape(seeds, -1, batch, n * (k - 1), hidden.shape[-1])
+        losses = LIKELIHOODS[self.networks.likelihood].loss(per_image, self.images[:, None, :, None])
+        changed = own.reshape(-1, seeds, batch, 1, 1).movedim(0, 1).expand(*per_image.shape[:3], n, k).clone()
+        changed.scatter_(-1, others.unflatten(1, (-1, batch)), losses.unflatten(-1, (n, k - 1)))
+        return changed.movedim(1, 0).reshape(codes.shape)
+
     def shared(self, codes: Float[Tensor, "codes n k"]) -> Float[Tensor, "seeds batch codes"]:
         outputs = self.networks.decode(codes.expand(self.images.shape[0], *codes.shape))
+        if self.networks.likelihood == "squared_error":
+            means, scaled = outputs.tanh(), 2 * self.images - 1
+            squares = means.square().sum(-1).unsqueeze(1) + scaled.square().sum(-1, keepdim=True)
+            return squares - 2 * seed_product(scaled, means.transpose(1, 2))
         return F.softplus(outputs).sum(-1).unsqueeze(1) - seed_product(self.images, outputs.transpose(1, 2))
 
 

@@ -213,6 +213,8 @@ def record(run: RunDirectory, table: str, protocol: str) -> pd.DataFrame:
     before: dict[str, Any] = {"table": table, "protocol": protocol, "run": run.path.name}
     for column, (section, key) in RECORD_COLUMNS.items():
         before[column] = plain[section][key]
+    if plain.get("supervision", {}).get("training", "none") != "none":
+        before["labelled_weight"] = plain["supervision"]["labelled_weight"]
     from argmax_vae.config import from_plain
     from argmax_vae.gradients import decoder_evaluations
 

@@ -59,6 +59,21 @@ def test_curve_is_the_mean_and_band_the_interval() -> None:
     assert sorted({y for x, y in drawn if x == 1}) == pytest.approx([low, high])
 
 
+def test_figure6_shows_every_shape_and_the_paired_difference_to_direct() -> None:
+    sizes = [(30, 2), (6, 10), (1, 60)]
+    rows = runs("figure6", sizes).query("protocol == 'as written'")
+    rows.loc[rows["estimator"] == "gumbel_softmax", "test_bound"] += 2.0 + rows["seed"] / 10
+    left, right = plots.draw_figure6(rows, PAIRS.iloc[:0]).axes
+    assert [label.get_text() for label in left.get_xticklabels()] == ["30×2", "6×10", "1×60"]
+    drawn = {container.get_label(): container for container in left.containers}
+    assert drawn["direct"].lines[0].get_ydata().tolist() == [131.0, 107.0, 102.0]
+    (differences,) = right.containers
+    assert differences.lines[0].get_ydata() == pytest.approx([2.1, 2.1, 2.1])
+    half = stats.t.ppf(0.975, 2) * 0.1 / math.sqrt(3)
+    lows = [segment[0][1] for segment in differences.lines[2][0].get_segments()]
+    assert lows == pytest.approx([2.1 - half] * 3)
+
+
 def test_curve_without_values_draws_nothing() -> None:
     axes = Figure().subplots()
     plots.curve_with_band(axes, pd.DataFrame({0: [np.nan]}, [1]), style("direct"))

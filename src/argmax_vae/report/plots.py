@@ -20,7 +20,7 @@ import pandas as pd
 from argmax_vae.errors import UsageError
 from argmax_vae.files import write_text
 from argmax_vae.report import definition, require
-from argmax_vae.report.statistics import mean_interval
+from argmax_vae.report.statistics import mean_interval, paired_difference
 from argmax_vae.report.style import Style, rank, style
 from argmax_vae.report.tables import build
 
@@ -186,12 +186,26 @@ def figure5(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFrame, path:
     _save(draw_figure5(runs, curves), path, code)
 
 
+def figure6(runs: pd.DataFrame, paper: pd.DataFrame, path: Path) -> None:
+    """Write Figure 6 as SVG: deep networks, test bound by shape n×k, and paired differences to direct optimization.
+
+    Arguments and errors are those of :func:`figure2`.
+    """
+    code = digest("figure6", runs=runs, paper=paper)
+    _save(draw_figure6(runs, paper), path, code)
+
+
 BESIDE: dict[str, dict[str, tuple[Callable[..., None], tuple[str, ...]]]] = {
     "figure2": {"figure5": (figure5, ("seconds", "epochs"))}
 }
 """Further figures that are written with a table, and the columns of ``runs.csv`` that they draw besides."""
 
-FIGURES: dict[str, Callable[..., None]] = {"figure2": figure2, "section61": section61, "estimators": estimators}
+FIGURES: dict[str, Callable[..., None]] = {
+    "figure2": figure2,
+    "section61": section61,
+    "estimators": estimators,
+    "figure6": figure6,
+}
 """The function that writes the figure of each table; its arguments are the table's frames and a path."""
 
 
@@ -303,6 +317,44 @@ def draw_figure5(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
         left.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     panels[-1][0].set_xlabel("epoch")
     panels[-1][1].set_xlabel("minutes of training, all seeds at once")
+    return figure
+
+
+@_look()
+def draw_figure6(runs: pd.DataFrame, paper: pd.DataFrame) -> Figure:
+    """The figure that :func:`figure6` writes."""
+    from matplotlib.figure import Figure
+
+    table = build("figure6", runs, paper)
+    done = runs[(runs["table"] == "figure6") & (runs["status"] == "done")]
+    sizes = list(dict.fromkeys(zip(table["n"], table["k"], strict=True)))
+    figure = Figure(figsize=(9.6, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    estimators = sorted(table["estimator"].unique(), key=rank)
+    for offset, estimator in zip(np.linspace(-0.12, 0.12, len(estimators)), estimators, strict=True):
+        look = style(estimator)
+        cells = table[table["estimator"] == estimator]
+        positions = [sizes.index(size) + offset for size in zip(cells["n"], cells["k"], strict=True)]
+        bars = {"color": look.color, "marker": look.marker, "markersize": 5.5, "capsize": 3, "label": look.label}
+        left.errorbar(positions, cells["test_bound"], cells["half_width"], linestyle=look.line, **bars)
+        differences = []
+        for n, k in sizes:
+            cell = done[(done["n"] == n) & (done["k"] == k)].set_index("seed")
+            ours, direct = (cell[cell["estimator"] == name]["test_bound"] for name in (estimator, "direct"))
+            if estimator != "direct" and len(ours.index.intersection(direct.index)):
+                interval = paired_difference(ours, direct)
+                differences.append((sizes.index((n, k)) + offset, interval.mean, interval.half_width))
+        if differences:
+            right.errorbar(*zip(*differences, strict=True), linestyle="", **bars)
+    right.axhline(0, color="0.3", linewidth=0.8)
+    left.set_ylabel("test bound (squared error + KL)")
+    right.set_ylabel("behind direct optimization")
+    for axes in (left, right):
+        axes.set_xticks(range(len(sizes)), [f"{n}×{k}" for n, k in sizes])
+        axes.set_xlabel("shape n×k")
+        axes.grid(axis="y", color="0.9", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    left.legend(frameon=False)
     return figure
 
 
