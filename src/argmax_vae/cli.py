@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     runs.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="files of record")
 
     report = add(verbs, "report", "write or check a table from results/runs.csv", REPORT_EXAMPLES)
-    report.add_argument("table", help="figure1, figure1_20x2, figure2 or section61")
+    report.add_argument("table", help="such as figure2; a name that is not known is answered with those that are")
     report.add_argument("--format", choices=["md", "tex", "csv"], help="print the table instead of writing files")
     report.add_argument("--check", action="store_true", help="compare the written table with a regenerated one")
     report.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="files of record")
@@ -224,11 +224,11 @@ def runs_verb(given: argparse.Namespace) -> int:
 def report_verb(given: argparse.Namespace) -> int:
     from argmax_vae.report import laboratory, semi_supervised, tables
 
-    reporter: Any = tables
-    if given.table in laboratory.FIGURES:
-        reporter = laboratory
-    if given.table in semi_supervised.FIGURES:
-        reporter = semi_supervised
+    known: dict[str, Any] = dict.fromkeys(tables.TABLES, tables)
+    known |= dict.fromkeys(laboratory.FIGURES, laboratory) | dict.fromkeys(semi_supervised.FIGURES, semi_supervised)
+    if given.table not in known:
+        raise UsageError(f"table={given.table}: unknown; allowed: {', '.join(sorted(known))}")
+    reporter = known[given.table]
     if given.check:
         differences = reporter.check(given.table, given.results)
         for line in differences:
