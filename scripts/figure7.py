@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 from argmax_vae.config import from_plain
-from argmax_vae.data.datasets import load_dataset
 from argmax_vae.errors import UsageError
 from argmax_vae.files import write_atomic
 from argmax_vae.mixture_vae import MixtureVAE
@@ -28,7 +27,7 @@ def picture(path: Path) -> np.ndarray:
     """The grid of a finished run of a mixture."""
     run = RunDirectory(path)
     config = from_plain(run.config())
-    dataset = load_dataset(config.data.name, Path(config.paths.data))
+    dataset = config.data.load(Path(config.paths.data))
     module = build(config, dataset)
     if not isinstance(module, MixtureVAE):
         raise UsageError(f"{path} is no run of model=mixture")

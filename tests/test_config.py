@@ -133,7 +133,8 @@ def test_identity_changes_with_every_key_but_labels_places_and_machine(estimator
     for key in sorted(leaves(plain)):
         section = key.split(".", 1)[0]
         differs = identity(changed(plain, key)) != identity(plain)
-        assert differs == (section not in (*NOT_IDENTITY, "supervision") or key == "supervision.training"), key
+        decides = key in ("supervision.training", "runtime.precision")
+        assert differs == (section not in (*NOT_IDENTITY, "supervision") or decides), key
 
 
 def test_supervision_is_a_part_of_identity_where_there_is_some() -> None:

@@ -165,6 +165,8 @@ def test_divergence_of_the_mixture_against_monte_carlo(generator: torch.Generato
 class Scaled:
     """Networks whose encoder says everything three times as loud."""
 
+    likelihood = "bernoulli"
+
     def __init__(self, nets: MixtureNetworks, logits: Tensor | None = None, log_variance: float | None = None) -> None:
         self.nets, self.logits, self.log_variance = nets, logits, log_variance
         self.decoder = nets.decoder

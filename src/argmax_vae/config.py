@@ -17,18 +17,23 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from argmax_vae.data import BINARIZATIONS, DATASETS
+from argmax_vae.data import BINARIZATIONS, DATASETS, Dataset, load_dataset
+from argmax_vae.data.celeba import ATTRIBUTES
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS, EstimatorConfig
 from argmax_vae.gradients import LaboratoryConfig
-from argmax_vae.mixture import MixtureConfig
+from argmax_vae.mixture import AttributeConfig, GaussianMixtureConfig, MixtureConfig
 from argmax_vae.modules import DeepConfig, ModelConfig, OptimConfig, RuntimeConfig, TrainerConfig, require
 from argmax_vae.objective import ObjectiveConfig
 from argmax_vae.schedules import SCHEDULES, Schedule
 from argmax_vae.supervision import SupervisionConfig
 from argmax_vae.tracking import TrackerConfig
 
-MODELS: dict[str, type[ModelConfig]] = {"deep": DeepConfig, "mixture": MixtureConfig}
+MODELS: dict[str, type[ModelConfig]] = {
+    "deep": DeepConfig,
+    "mixture": MixtureConfig,
+    "attributes": AttributeConfig,
+}
 """Models with choices of their own; every other name is a discrete variational auto-encoder."""
 
 
@@ -47,6 +52,35 @@ class DataConfig:
             self.binarization,
             f"one of {', '.join(BINARIZATIONS)}",
         )
+
+    @property
+    def attribute_names(self) -> list[str]:
+        """The binary attributes whose combination is an image's label; none for most data sets."""
+        return []
+
+    def load(self, directory: Path) -> Dataset:
+        """The data set. Raises UsageError as `data.load_dataset` does."""
+        return load_dataset(self.name, directory)
+
+
+@dataclass
+class CelebAConfig(DataConfig):
+    """CelebA; `attributes`: the first is the highest bit of the label."""
+
+    name: str = "celeba"
+    binarization: str = "none"
+    attributes: list[str] = field(default_factory=lambda: list(ATTRIBUTES))
+
+    @property
+    def attribute_names(self) -> list[str]:
+        return self.attributes
+
+    def load(self, directory: Path) -> Dataset:
+        return load_dataset(self.name, directory, self.attributes)
+
+
+DATA: dict[str, type[DataConfig]] = {"celeba": CelebAConfig}
+"""Data sets with choices of their own."""
 
 
 @dataclass
@@ -98,9 +132,12 @@ class Config:
                 require(chosen, f"estimator.{key}.name", value.name, how)
         chosen = type(self.model) is MODELS.get(self.model.name, ModelConfig)
         require(chosen, "model.name", self.model.name, f"chosen by model=NAME, such as {', '.join(MODELS)}")
-        mixture, importance = self.model.name == "mixture", self.trainer.importance_samples
-        require(not (mixture and importance), "trainer.importance_samples", importance, "0 with model=mixture")
-        self.supervision.validate(self.estimator, self.model.name, self.model.k)
+        chosen = type(self.data) is DATA.get(self.data.name, DataConfig)
+        require(chosen, "data.name", self.data.name, "chosen by data=NAME")
+        mixture, importance = isinstance(self.model, GaussianMixtureConfig), self.trainer.importance_samples
+        with_mixture = f"0 with model={self.model.name}"
+        require(not (mixture and importance), "trainer.importance_samples", importance, with_mixture)
+        self.supervision.validate(self.estimator, self.model.name, self.model.k, mixture)
         self.estimator.validate_latents(self.model.n, self.model.k)
         self.objective.validate_estimator(ESTIMATORS[self.estimator.name], self.estimator.name)
 
@@ -117,6 +154,8 @@ def register() -> None:
         store.store(group="estimator", name=f"schema_{name}", node=node)
     for name, model in MODELS.items():
         store.store(group="model", name=f"schema_{name}", node=model)
+    for name, data in DATA.items():
+        store.store(group="data", name=f"schema_{name}", node=data)
     for name, schedule in SCHEDULES.items():
         store.store(group="schedule", name=f"schema_{name}", node=schedule)
 
@@ -183,7 +222,8 @@ def from_plain(plain: dict[str, Any]) -> Config:
         for section in fields(Config):
             if isinstance(section.type, type) and is_dataclass(section.type) and section.name != "estimator":
                 known = plain.get(section.name, {}) if section.name in LATER_SECTIONS else plain[section.name]
-                kind = MODELS.get(known.get("name", ""), section.type) if section.name == "model" else section.type
+                kinds: Mapping[str, type] = {"model": MODELS, "data": DATA}.get(section.name, {})  # type: ignore[assignment]
+                kind = kinds.get(known.get("name", ""), section.type)
                 values[section.name] = kind(**known)
         estimator: dict[str, Any] = {
             name: SCHEDULES[value["name"]](**value) if isinstance(value, dict) else value

@@ -5,7 +5,6 @@ from pathlib import Path
 import pandas as pd
 
 from argmax_vae.config import from_plain, overridden
-from argmax_vae.data.datasets import load_dataset
 from argmax_vae.errors import UsageError
 from argmax_vae.runs import RunDirectory, identity
 from argmax_vae.training import (
@@ -39,7 +38,7 @@ def evaluate_run(path: Path, overrides: list[str]) -> pd.DataFrame:
     stored = load_checkpoint(run.best)
     if stored.get("identity") != stored_identity:
         raise UsageError(f"{run.best} belongs to another configuration than {run.path / 'config.yaml'}")
-    dataset = load_dataset(config.data.name, Path(config.paths.data))
+    dataset = config.data.load(Path(config.paths.data))
     module = build(config, dataset)
     module.best.load_state_dict(stored["networks"])
     module.final_splits = ("validation", "test")

@@ -19,11 +19,10 @@ import torch
 from argmax_vae import runs
 from argmax_vae.config import Config, cells, from_plain, nearest, overridden, primary_configs
 from argmax_vae.data.binarization import fixed_sample, prepare
-from argmax_vae.data.datasets import load_dataset
 from argmax_vae.errors import UsageError
 from argmax_vae.files import write_atomic
 from argmax_vae.gradients import Laboratory, LaboratoryConfig, Setting
-from argmax_vae.mixture import MixtureConfig
+from argmax_vae.mixture import GaussianMixtureConfig
 from argmax_vae.report import laboratory as report
 from argmax_vae.runs import RunDirectory
 from argmax_vae.sweep import launch_cells, single
@@ -71,8 +70,10 @@ def measure_gradients(target: str, overrides: list[str]) -> int:
 
 def refuse_mixture(config: Config) -> None:
     """Raise UsageError for a model whose loss has Gaussian noise besides that of the estimator."""
-    if isinstance(config.model, MixtureConfig):
-        raise UsageError("gradients are measured on models with discrete latents alone, not on model=mixture")
+    if isinstance(config.model, GaussianMixtureConfig):
+        raise UsageError(
+            "gradients are measured on models with discrete latents alone, not on model=mixture or attributes"
+        )
 
 
 def stored_config(run: RunDirectory, overrides: list[str]) -> Config:
@@ -90,7 +91,7 @@ def measured(run: RunDirectory, config: Config) -> pd.DataFrame:
     if stored.get("identity") != identity:
         raise UsageError(f"{run.best} belongs to another configuration than {run.path / 'config.yaml'}")
     device = device_of(config.runtime.device)
-    dataset = load_dataset(config.data.name, Path(config.paths.data))
+    dataset = config.data.load(Path(config.paths.data))
     available = len(dataset.validation.pixels)
     if config.laboratory.images > available:
         raise UsageError(f"laboratory.images={config.laboratory.images} must be at most the {available} of validation")

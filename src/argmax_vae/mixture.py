@@ -6,7 +6,6 @@ The component z is one of k; given it, z_c is the Gaussian N(μ_z, σ_z²) of di
 """
 
 from dataclasses import dataclass, field
-from typing import cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -15,33 +14,28 @@ from torch import Tensor
 from argmax_vae.latents import gaussian_kl, kl_to_uniform, normal_from_uniform, sample_codes
 from argmax_vae.latents import gumbel_from_uniform as gumbel
 from argmax_vae.modules import ModelConfig, require
-from argmax_vae.networks import ACTIVATIONS, MixtureNetworks, SeedLinear
+from argmax_vae.networks import ACTIVATIONS, GaussianMixtureNetworks
 from argmax_vae.objective import BoundSums
 from argmax_vae.randomness import NoiseSource
-from argmax_vae.reconstruction import bernoulli_loss
+from argmax_vae.reconstruction import LIKELIHOODS
 
 GAUSSIAN_KL = ("selected", "candidate", "expected")
 
 
 @dataclass
-class MixtureConfig(ModelConfig):
-    """`latents`: 1xk; `gaussian`: the dimension c; the others are sizes of `networks.MixtureNetworks`.
+class GaussianMixtureConfig(ModelConfig):
+    """What mixtures have in common. `latents`: 1xk; `gaussian`: the dimension c; `row`, `component_hidden` and
+    `dropout`: of the layers that all components share, as in `networks.GaussianMixtureNetworks`.
 
     `gaussian_kl`: how the third term is trained. `selected`: the divergence of the sampled component, which the
     discrete gradient does not see, as in the paper's code; `candidate`: it is a part of θ, so that every choice of the
     component is judged with its own; `expected`: Σ_j q(j) KL_j, added and differentiated.
     """
 
-    name: str = "mixture"
     latents: str = "1x10"
-    hidden: list[int] = field(default_factory=lambda: [400, 200])
     gaussian: int = 20
-    discrete_hidden: list[int] = field(default_factory=lambda: [100])
     row: int = 100
     component_hidden: list[int] = field(default_factory=lambda: [66])
-    decoder_hidden: list[int] = field(default_factory=lambda: [400])
-    activation: str = "relu"
-    decoder_activation: str = "relu"
     dropout: float = 0.5
     gaussian_kl: str = "selected"
 
@@ -50,17 +44,60 @@ class MixtureConfig(ModelConfig):
         require(self.n == 1, "model.latents", self.latents, "1 x k for a mixture")
         for name in ("gaussian", "row"):
             require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
-        for name in ("discrete_hidden", "component_hidden", "decoder_hidden"):
-            sizes = getattr(self, name)
-            require(all(size >= 1 for size in sizes), f"model.{name}", sizes, "a list of positive sizes")
-        require(len(self.hidden) > 0, "model.hidden", self.hidden, "a list of at least one size")
-        for name in ("activation", "decoder_activation"):
-            value = getattr(self, name)
-            require(value in ACTIVATIONS, f"model.{name}", value, f"one of {', '.join(ACTIVATIONS)}")
+        self.require_sizes("component_hidden")
         require(0 <= self.dropout < 1, "model.dropout", self.dropout, "at least 0 and less than 1")
         require(
             self.gaussian_kl in GAUSSIAN_KL, "model.gaussian_kl", self.gaussian_kl, f"one of {', '.join(GAUSSIAN_KL)}"
         )
+
+    def require_sizes(self, *names: str) -> None:
+        for name in names:
+            sizes = getattr(self, name)
+            require(all(size >= 1 for size in sizes), f"model.{name}", sizes, "a list of positive sizes")
+
+
+@dataclass
+class MixtureConfig(GaussianMixtureConfig):
+    """A mixture with the fully connected layers of `networks.MixtureNetworks`, whose sizes these are."""
+
+    name: str = "mixture"
+    hidden: list[int] = field(default_factory=lambda: [400, 200])
+    discrete_hidden: list[int] = field(default_factory=lambda: [100])
+    decoder_hidden: list[int] = field(default_factory=lambda: [400])
+    activation: str = "relu"
+    decoder_activation: str = "relu"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_sizes("discrete_hidden", "decoder_hidden")
+        require(len(self.hidden) > 0, "model.hidden", self.hidden, "a list of at least one size")
+        for name in ("activation", "decoder_activation"):
+            value = getattr(self, name)
+            require(value in ACTIVATIONS, f"model.{name}", value, f"one of {', '.join(ACTIVATIONS)}")
+
+
+@dataclass
+class AttributeConfig(GaussianMixtureConfig):
+    """A mixture with the layers of `convolutions.ConvolutionalMixtureNetworks`: the combination of m attributes is one
+    variable with k = 2ᵐ values. `channels`: of the convolutions; `likelihood`: bernoulli, or squared_error with tanh.
+    """
+
+    name: str = "attributes"
+    latents: str = "1x8"
+    gaussian: int = 64
+    row: int = 128
+    component_hidden: list[int] = field(default_factory=lambda: [128])
+    dropout: float = 0.0
+    gaussian_kl: str = "candidate"
+    channels: list[int] = field(default_factory=lambda: [32, 64, 128, 256])
+    likelihood: str = "squared_error"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.hidden == [], "model.hidden", self.hidden, "[] with model=attributes; set model.channels")
+        self.require_sizes("channels")
+        require(len(self.channels) > 0, "model.channels", self.channels, "a list of at least one size")
+        require(self.likelihood in LIKELIHOODS, "model.likelihood", self.likelihood, f"one of {', '.join(LIKELIHOODS)}")
 
 
 class MixtureReconstruction:
@@ -73,7 +110,7 @@ class MixtureReconstruction:
 
     def __init__(
         self,
-        networks: MixtureNetworks,
+        networks: GaussianMixtureNetworks,
         images: Float[Tensor, "seeds batch pixels"],
         mean: Float[Tensor, "seeds batch k c"],
         log_variance: Float[Tensor, "seeds batch k c"],
@@ -81,6 +118,7 @@ class MixtureReconstruction:
         kl: str,
     ) -> None:
         self.networks, self.images, self.kl = networks, images, kl
+        self.loss = LIKELIHOODS[networks.likelihood].loss
         self.gaussian = mean + (0.5 * log_variance).exp() * noise.unsqueeze(-2)
         self.divergences = gaussian_kl(mean, log_variance)
 
@@ -89,7 +127,7 @@ class MixtureReconstruction:
         folded = codes.reshape(-1, seeds, batch, 1, k).movedim(0, 1)
         gaussian = self.gaussian.unsqueeze(1).expand(seeds, folded.shape[1], batch, k, c)
         outputs = self.networks.decode(folded.flatten(1, 2), gaussian.flatten(1, 2))
-        losses = bernoulli_loss(outputs.unflatten(1, (-1, batch)), self.images.unsqueeze(1))
+        losses = self.loss(outputs.unflatten(1, (-1, batch)), self.images.unsqueeze(1))
         losses = losses.movedim(1, 0).reshape(codes.shape[:-2])
         if self.kl == "expected":
             return losses
@@ -100,15 +138,9 @@ class MixtureReconstruction:
 
     @torch.no_grad()
     def candidates(self) -> Float[Tensor, "seeds batch k"]:
-        """Losses of all k components. The decoder's first layer sees one block of k·c inputs, the rest is dense."""
-        first, *others = cast(list[SeedLinear], list(self.networks.decoder.layers))
-        seeds, _, k, c = self.gaussian.shape
-        blocks = first.weight.unflatten(1, (k, c)).flatten(0, 1)
-        values = torch.bmm(self.gaussian.movedim(2, 1).flatten(0, 1), blocks).unflatten(0, (seeds, k))
-        values = (values + first.bias.unsqueeze(1)).flatten(1, 2)
-        for layer in others:
-            values = layer(self.networks.decoder.activation(values))
-        losses = bernoulli_loss(values.unflatten(1, (k, -1)), self.images.unsqueeze(1)).movedim(1, -1)
+        """Losses of all k components."""
+        outputs = self.networks.decode_components(self.gaussian)
+        losses = self.loss(outputs, self.images.unsqueeze(1)).movedim(1, -1)
         return losses + self.divergences if self.kl == "candidate" else losses
 
     def with_candidates(
@@ -123,7 +155,7 @@ class MixtureReconstruction:
 
 @torch.no_grad()
 def mixture_bound_sums(
-    networks: MixtureNetworks,
+    networks: GaussianMixtureNetworks,
     images: Float[Tensor, "seeds batch pixels"],
     labels: Int64[Tensor, "batch"] | None,
     classes: int,

@@ -17,9 +17,9 @@ from argmax_vae.data.datasets import Dataset
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import Estimator, EstimatorConfig
 from argmax_vae.latents import kl_to_uniform, normal_from_uniform
-from argmax_vae.mixture import MixtureConfig, MixtureReconstruction, mixture_bound_sums
+from argmax_vae.mixture import GaussianMixtureConfig, MixtureConfig, MixtureReconstruction, mixture_bound_sums
 from argmax_vae.modules import DiscreteVAE, Evaluation, ModelConfig, TrainerConfig
-from argmax_vae.networks import MixtureNetworks
+from argmax_vae.networks import GaussianMixtureNetworks, MixtureNetworks
 from argmax_vae.randomness import SeedNoise
 from argmax_vae.reconstruction import CodeLoss
 from argmax_vae.schedules import Constant, Schedule
@@ -45,7 +45,12 @@ class MixtureVAE(DiscreteVAE):
     labelled_classes: Tensor
 
     def __init__(
-        self, dataset: Dataset, supervision: SupervisionConfig, model: MixtureConfig, seeds: list[int], **others: Any
+        self,
+        dataset: Dataset,
+        supervision: SupervisionConfig,
+        model: GaussianMixtureConfig,
+        seeds: list[int],
+        **others: Any,
     ) -> None:
         self.supervision, self.mixture = supervision, model
         super().__init__(dataset, model=model, seeds=seeds, **others)
@@ -65,10 +70,10 @@ class MixtureVAE(DiscreteVAE):
         self.register_buffer("labelled_pixels", pixels, persistent=False)
         self.register_buffer("labelled_classes", classes, persistent=False)
 
-    def make_networks(self, pixels: int, model: ModelConfig) -> Any:
-        m = self.mixture
+    def make_networks(self, dataset: Dataset, model: ModelConfig) -> Any:
+        m = cast(MixtureConfig, self.mixture)
         return MixtureNetworks(
-            pixels,
+            dataset.train.pixels.shape[1],
             m.k,
             m.gaussian,
             m.hidden,
@@ -140,7 +145,7 @@ class MixtureVAE(DiscreteVAE):
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "seeds"], Float[Tensor, "seeds batch"], dict[str, Tensor]]:
         """As in DiscreteVAE. The bound is that of the unlabelled images where there are any."""
         images, labels = inputs
-        networks = cast(MixtureNetworks, self.networks)
+        networks = cast(GaussianMixtureNetworks, self.networks)
         kind, first = self.mixture.gaussian_kl, self.with_theta(images.shape[1])
         logits, mean, log_variance = networks.encode(images, noise.get("dropout"))
         reconstruction = MixtureReconstruction(
@@ -252,7 +257,11 @@ class MixtureVAE(DiscreteVAE):
 
 
 def check_labels(
-    dataset: Dataset, supervision: SupervisionConfig, model: MixtureConfig, trainer: TrainerConfig, seeds: list[int]
+    dataset: Dataset,
+    supervision: SupervisionConfig,
+    model: GaussianMixtureConfig,
+    trainer: TrainerConfig,
+    seeds: list[int],
 ) -> None:
     """Raise UsageError when the data set cannot give the labels, or there are too few epochs to see them first."""
     if supervision.training == "none":

@@ -17,7 +17,7 @@ from argmax_vae.data.binarization import BINARIZATIONS, fixed_sample, prepare
 from argmax_vae.data.datasets import Dataset
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import Estimator
-from argmax_vae.networks import Networks
+from argmax_vae.networks import PRECISIONS, Networks, set_precision
 from argmax_vae.objective import BoundSums, ObjectiveConfig
 from argmax_vae.randomness import SeedNoise
 from argmax_vae.reconstruction import LIKELIHOODS, Reconstruction
@@ -122,11 +122,13 @@ class TrainerConfig:
 class RuntimeConfig:
     """Where and how a run is computed; it is no part of the run's identity.
 
-    `device`: auto, cpu or cuda; `chunk`: steps per Lightning batch; `compile`: use torch.compile;
+    `device`: auto, cpu or cuda; `precision`: of the factors of matrix products and convolutions in training, float32 or
+    bfloat16, parameters and sums being float32; `chunk`: steps per Lightning batch; `compile`: use torch.compile;
     `candidates`: form of the candidate losses; `graph`: capture the step as a CUDA graph; `checkpoint_every`: epochs.
     """
 
     device: str = "auto"
+    precision: str = "float32"
     chunk: int = 100
     compile: bool = True
     candidates: str = "auto"
@@ -135,6 +137,7 @@ class RuntimeConfig:
 
     def __post_init__(self) -> None:
         require(self.device in ("auto", "cpu", "cuda"), "runtime.device", self.device, "one of auto, cpu, cuda")
+        require(self.precision in PRECISIONS, "runtime.precision", self.precision, f"one of {', '.join(PRECISIONS)}")
         require(self.chunk >= 1, "runtime.chunk", self.chunk, "at least 1")
         require(self.candidates in FORMS, "runtime.candidates", self.candidates, f"one of {', '.join(FORMS)}")
         require(self.checkpoint_every >= 1, "runtime.checkpoint_every", self.checkpoint_every, "at least 1")
@@ -207,8 +210,9 @@ class DiscreteVAE(pl.LightningModule):
         self.objective_config = objective_config
         self.optim, self.trainer_config, self.runtime = optim, trainer_config, runtime
         self.seeds = seeds
-        self.networks = self.make_networks(dataset.train.pixels.shape[1], model)
+        self.networks = self.make_networks(dataset, model)
         self.best = copy.deepcopy(self.networks).requires_grad_(False)
+        set_precision(self.networks, runtime.precision)
         self.candidates = CandidateLosses(runtime.candidates)
         self.compiled_terms = CompiledOrEager(self.terms) if runtime.compile else self.terms
         count = len(seeds)
@@ -229,8 +233,9 @@ class DiscreteVAE(pl.LightningModule):
         self.chunks: dict[str, list[BoundSums]] = {}
         self.final_splits: tuple[str, ...] = ("test",)
 
-    def make_networks(self, pixels: int, model: ModelConfig) -> Networks:
+    def make_networks(self, dataset: Dataset, model: ModelConfig) -> Networks:
         """Encoders and decoders of all seeds."""
+        pixels = dataset.train.pixels.shape[1]
         likelihood = model.likelihood if isinstance(model, DeepConfig) else "bernoulli"
         return Networks(pixels, model.n, model.k, model.hidden, self.seeds, likelihood)
 

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -15,11 +16,17 @@ from argmax_vae.randomness import generator_for
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "leaky_relu": F.leaky_relu}
 
 
+PRECISIONS = ("float32", "bfloat16")
+
+
 class SeedLinear(nn.Module):
     """S linear layers side by side: out[s] = in[s] · weight[s] + bias[s].
 
-    Weights are (seeds, inputs, outputs) and start as `torch.nn.Linear` starts: uniform on ±1/√inputs.
+    Weights are (seeds, inputs, outputs) and start as `torch.nn.Linear` starts: uniform on ±1/√inputs. With
+    `rounded` both factors of the product are bfloat16.
     """
+
+    rounded = False
 
     def __init__(self, inputs: int, outputs: int, generators: Sequence[torch.Generator]) -> None:
         super().__init__()
@@ -30,7 +37,16 @@ class SeedLinear(nn.Module):
         self.bias = nn.Parameter(torch.stack(biases) * limit)
 
     def forward(self, inputs: Float[Tensor, "seeds rows inputs"]) -> Float[Tensor, "seeds rows outputs"]:
+        if self.rounded:
+            return torch.bmm(inputs.bfloat16(), self.weight.bfloat16()).to(self.bias.dtype) + self.bias
         return seed_product(inputs, self.weight) + self.bias
+
+
+def set_precision(networks: nn.Module, precision: str) -> None:
+    """Let all layers that can multiply in the given precision (of PRECISIONS) do so."""
+    for module in networks.modules():
+        if hasattr(module, "rounded"):
+            setattr(module, "rounded", precision == "bfloat16")  # noqa: B010 – mypy takes every attribute for a tensor
 
 
 class SeedMLP(nn.Module):
@@ -92,40 +108,36 @@ class Networks(nn.Module):
         return self.decoder(codes.flatten(-2))
 
 
-class MixtureNetworks(nn.Module):
-    """Encoder and decoder of the mixture of k Gaussians of dimension c, for every seed (the paper's section 6.1).
+class GaussianMixtureNetworks(nn.Module):
+    """What encoders and decoders of mixtures of k Gaussians of dimension c have in common, for every seed.
 
-    A trunk pixels-`hidden` feeds the discrete head (`discrete_hidden`, then k logits) and the continuous head, which
-    makes a row of `row` numbers for each of the k components, and from each row, by one network that all of them share
-    (`component_hidden`, then 2c, with dropout before the last layer), the mean and the logarithm of the variance of its
-    Gaussian. The decoder k·c-`decoder_hidden`-pixels is fed the matrix diag(z)·z_c, row after row.
+    The features of an image feed the discrete head (`discrete`: k logits) and the continuous head: `rows` makes a row
+    of numbers for each of the k components, and from each row one network that all of them share (`component`, with
+    dropout before its last layer) makes the mean and the logarithm of the variance of its Gaussian. The decoder is fed
+    the matrix diag(z)·z_c, row after row (the paper's section 6.1). Subclasses make these modules.
     """
 
-    def __init__(
-        self,
-        pixels: int,
-        k: int,
-        gaussian: int,
-        hidden: Sequence[int],
-        discrete_hidden: Sequence[int],
-        row: int,
-        component_hidden: Sequence[int],
-        decoder_hidden: Sequence[int],
-        activation: str,
-        decoder_activation: str,
-        dropout: float,
-        seeds: Sequence[int],
-    ) -> None:
+    discrete: nn.Module
+    rows: SeedLinear
+    component: SeedMLP
+    likelihood = "bernoulli"
+
+    def __init__(self, k: int, gaussian: int, dropout: float, activation: str) -> None:
         super().__init__()
         self.n, self.k, self.gaussian, self.dropout = 1, k, gaussian, dropout
         self.activation = ACTIVATIONS[activation]
-        self.component_sizes = list(component_hidden)
-        generators = [generator_for(seed, 0, "weights") for seed in seeds]
-        self.trunk = SeedMLP([pixels, *hidden], generators, activation)
-        self.discrete = SeedMLP([hidden[-1], *discrete_hidden, k], generators, activation)
-        self.rows = SeedLinear(hidden[-1], row * k, generators)
-        self.component = SeedMLP([row, *component_hidden, 2 * gaussian], generators, activation)
-        self.decoder = SeedMLP([k * gaussian, *decoder_hidden, pixels], generators, decoder_activation)
+
+    def features(self, images: Float[Tensor, "seeds batch pixels"]) -> Float[Tensor, "seeds batch features"]:
+        """What both heads see of the images, whose values are in [0, 1]."""
+        raise NotImplementedError
+
+    def decoder_first(self) -> SeedLinear:
+        """The decoder's first layer, on k·c inputs."""
+        raise NotImplementedError
+
+    def decoder_rest(self, values: Float[Tensor, "seeds rows units"]) -> Float[Tensor, "seeds rows pixels"]:
+        """The decoder's outputs, given those of its first layer."""
+        raise NotImplementedError
 
     def encode(
         self,
@@ -141,7 +153,7 @@ class MixtureNetworks(nn.Module):
         `dropout` are uniform numbers that decide which of the last hidden units of each row are dropped; None in
         evaluation, where none are.
         """
-        common = self.trunk(images)
+        common = self.features(images)
         rows = self.rows(common).unflatten(-1, (self.k, -1))
         values = rows.flatten(1, 2)
         first, *others = self.component.layers
@@ -160,4 +172,53 @@ class MixtureNetworks(nn.Module):
         self, codes: Float[Tensor, "seeds rows 1 k"], gaussian: Float[Tensor, "seeds rows k c"]
     ) -> Float[Tensor, "seeds rows pixels"]:
         """Decoder outputs of diag(z)·z_c."""
-        return self.decoder((codes.movedim(-1, -2) * gaussian).flatten(-2))
+        return self.decoder_rest(self.decoder_first()((codes.movedim(-1, -2) * gaussian).flatten(-2)))
+
+    def decode_components(self, gaussian: Float[Tensor, "seeds batch k c"]) -> Float[Tensor, "seeds k batch pixels"]:
+        """Decoder outputs of every component: its first layer sees one block of k·c inputs, the rest is dense."""
+        first, (seeds, _, k, c) = self.decoder_first(), gaussian.shape
+        blocks = first.weight.unflatten(1, (k, c)).flatten(0, 1)
+        values = torch.bmm(gaussian.movedim(2, 1).flatten(0, 1), blocks).unflatten(0, (seeds, k))
+        return self.decoder_rest((values + first.bias.unsqueeze(1)).flatten(1, 2)).unflatten(1, (k, -1))
+
+
+class MixtureNetworks(GaussianMixtureNetworks):
+    """Fully connected encoder and decoder of the mixture of k Gaussians of dimension c (the paper's section 6.1).
+
+    A trunk pixels-`hidden` feeds the discrete head (`discrete_hidden`, then k logits) and the continuous head: rows of
+    `row` numbers, and the shared network `component_hidden`, then 2c. The decoder is k·c-`decoder_hidden`-pixels.
+    """
+
+    def __init__(
+        self,
+        pixels: int,
+        k: int,
+        gaussian: int,
+        hidden: Sequence[int],
+        discrete_hidden: Sequence[int],
+        row: int,
+        component_hidden: Sequence[int],
+        decoder_hidden: Sequence[int],
+        activation: str,
+        decoder_activation: str,
+        dropout: float,
+        seeds: Sequence[int],
+    ) -> None:
+        super().__init__(k, gaussian, dropout, activation)
+        generators = [generator_for(seed, 0, "weights") for seed in seeds]
+        self.trunk = SeedMLP([pixels, *hidden], generators, activation)
+        self.discrete = SeedMLP([hidden[-1], *discrete_hidden, k], generators, activation)
+        self.rows = SeedLinear(hidden[-1], row * k, generators)
+        self.component = SeedMLP([row, *component_hidden, 2 * gaussian], generators, activation)
+        self.decoder = SeedMLP([k * gaussian, *decoder_hidden, pixels], generators, decoder_activation)
+
+    def features(self, images: Float[Tensor, "seeds batch pixels"]) -> Float[Tensor, "seeds batch features"]:
+        return self.trunk(images)
+
+    def decoder_first(self) -> SeedLinear:
+        return cast(SeedLinear, self.decoder.layers[0])
+
+    def decoder_rest(self, values: Float[Tensor, "seeds rows units"]) -> Float[Tensor, "seeds rows pixels"]:
+        for layer in self.decoder.layers[1:]:
+            values = layer(self.decoder.activation(values))
+        return values

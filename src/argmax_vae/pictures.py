@@ -11,22 +11,23 @@ from argmax_vae.data.datasets import Dataset
 from argmax_vae.latents import gumbel_from_uniform, normal_from_uniform, one_hot_argmax
 from argmax_vae.mixture_vae import MixtureVAE
 from argmax_vae.modules import DiscreteVAE
-from argmax_vae.networks import MixtureNetworks
+from argmax_vae.networks import GaussianMixtureNetworks
 from argmax_vae.randomness import PlainNoise, generator_for
 from argmax_vae.reconstruction import LIKELIHOODS
 from argmax_vae.tracking import Pictures
 
 
 def grid(images: Float[Tensor, "rows columns pixels"], shape: tuple[int, int, int]) -> np.ndarray:
-    """One picture of grey images, values in [0, 1], with a grey line of one pixel around each.
+    """One picture of images, values in [0, 1], with a grey line of one pixel around each.
 
-    Its shape is (rows·(height + 1) + 1, columns·(width + 1) + 1).
+    Its shape is (rows·(height + 1) + 1, columns·(width + 1) + 1), with a last axis of three colours if there are any.
     """
-    _, height, width = shape
+    channels, height, width = shape
     rows, columns, _ = images.shape
-    framed = torch.nn.functional.pad(images.reshape(rows, columns, height, width), (0, 1, 0, 1), value=0.5)
-    joined = framed.permute(0, 2, 1, 3).reshape(rows * (height + 1), columns * (width + 1))
-    return torch.nn.functional.pad(joined, (1, 0, 1, 0), value=0.5).cpu().numpy()
+    framed = torch.nn.functional.pad(images.reshape(rows, columns, channels, height, width), (0, 1, 0, 1), value=0.5)
+    joined = framed.permute(2, 0, 3, 1, 4).reshape(channels, rows * (height + 1), columns * (width + 1))
+    picture = torch.nn.functional.pad(joined, (1, 0, 1, 0), value=0.5)
+    return (picture[0] if channels == 1 else picture.movedim(0, -1)).cpu().numpy()
 
 
 def spread(module: DiscreteVAE, number: int) -> Float[Tensor, "number pixels"]:
@@ -35,7 +36,9 @@ def spread(module: DiscreteVAE, number: int) -> Float[Tensor, "number pixels"]:
     return module.test_pixels[chosen.to(module.test_pixels.device)].float() / 255
 
 
-def class_conditional(networks: MixtureNetworks, seed: int, position: int, rows: int) -> Float[Tensor, "rows k pixels"]:
+def class_conditional(
+    networks: GaussianMixtureNetworks, seed: int, position: int, rows: int
+) -> Float[Tensor, "rows k pixels"]:
     """Mean images of every component (columns) with the same Gaussian codes (rows), by the networks at a position."""
     k, c, seeds = networks.k, networks.gaussian, networks.rows.weight.shape[0]
     device = networks.rows.weight.device
@@ -43,17 +46,17 @@ def class_conditional(networks: MixtureNetworks, seed: int, position: int, rows:
     gaussian = normal_from_uniform(uniform).to(device).expand(rows, k, k, c).flatten(0, 1)
     codes = torch.eye(k, device=device).expand(rows, k, k).flatten(0, 1).unsqueeze(-2)
     outputs = networks.decode(codes.expand(seeds, *codes.shape), gaussian.expand(seeds, *gaussian.shape))
-    return outputs[position].sigmoid().unflatten(0, (rows, k))
+    return LIKELIHOODS[networks.likelihood].mean(outputs[position]).unflatten(0, (rows, k))
 
 
 @torch.no_grad()
 def pictures_of_mixture(module: MixtureVAE, dataset: Dataset, columns: int = 10, rows: int = 10) -> Pictures:
     """Class-conditional mean images (the paper's Figure 7), and test images above their reconstructions."""
-    networks = cast(MixtureNetworks, module.best)
+    networks = cast(GaussianMixtureNetworks, module.best)
     samples = class_conditional(networks, module.seeds[0], 0, rows)
     images = spread(module, columns)
     logits, mean, _ = networks.encode(images.expand(len(module.seeds), -1, -1))
-    reconstructions = networks.decode(one_hot_argmax(logits), mean)[0].sigmoid()
+    reconstructions = LIKELIHOODS[networks.likelihood].mean(networks.decode(one_hot_argmax(logits), mean)[0])
     return Pictures(grid(samples, dataset.shape), grid(torch.stack([images, reconstructions]), dataset.shape))
 
 

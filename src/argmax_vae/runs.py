@@ -38,6 +38,9 @@ def identity(plain: Mapping[str, Any]) -> str:
     kept = {key: value for key, value in plain.items() if key not in NOT_IDENTITY}
     if kept.get("supervision", {}).get("training") == "none":
         del kept["supervision"]
+    precision = plain.get("runtime", {}).get("precision", "float32")
+    if precision != "float32":
+        kept["precision"] = precision
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:10]
 
 
@@ -106,7 +109,7 @@ class RunDirectory:
         write_atomic(self.path / name, lambda temporary: frame.to_csv(temporary, index=False))
 
     def write_picture(self, name: str, picture: np.ndarray) -> None:
-        """Write a grey picture (height, width) with values in [0, 1] as PNG."""
+        """Write a grey (height, width) or coloured (height, width, 3) picture with values in [0, 1] as PNG."""
         image = Image.fromarray((picture * 255).round().astype(np.uint8))
         write_atomic(self.path / name, lambda temporary: image.save(temporary, format="PNG"))
 

@@ -87,14 +87,16 @@ class SupervisionConfig:
             return 0
         return math.ceil(self.labelled_visits * self.labels / self.batch / steps_per_epoch)
 
-    def validate(self, estimator: EstimatorConfig, model: str, k: int) -> None:
+    def validate(self, estimator: EstimatorConfig, model: str, k: int, mixture: bool) -> None:
         """Raise UsageError when these choices do not fit the estimator or the model."""
         if self.training == "none":
             if self.select == "accuracy":
                 raise UsageError("supervision.select=accuracy needs labels: supervision=joint or sequential")
             return
-        if model != "mixture":
-            raise UsageError(f"supervision.training={self.training} needs model=mixture, not model.name={model}")
+        if not mixture:
+            raise UsageError(
+                f"supervision.training={self.training} needs model=mixture or attributes, not model.name={model}"
+            )
         if self.labels % k:
             raise UsageError(f"supervision.labels={self.labels} must be divisible by the {k} classes (model.latents)")
         direct = estimator.name in ("direct", "direct_rao_blackwell")

@@ -51,7 +51,10 @@ class RunLabels:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Grids of the first seed, (height, width) with values in [0, 1]: prior samples; images above reconstructions."""
+    """Grids of the first seed: prior samples; images above reconstructions.
+
+    Grey (height, width) or coloured (height, width, 3), values in [0, 1].
+    """
 
     samples: np.ndarray
     reconstructions: np.ndarray
@@ -138,8 +141,8 @@ class TensorBoardTracker(NoTracker):
                 self.writer.add_scalar(name, value, int(summary["epoch"]))
 
     def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures) -> None:
-        self.writer.add_image("samples", pictures.samples, dataformats="HW")
-        self.writer.add_image("reconstructions", pictures.reconstructions, dataformats="HW")
+        for name, picture in (("samples", pictures.samples), ("reconstructions", pictures.reconstructions)):
+            self.writer.add_image(name, picture, dataformats="HWC"[: picture.ndim])
 
     def close(self) -> None:
         self.writer.close()
@@ -184,15 +187,11 @@ class WandbTracker(NoTracker):
     def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures) -> None:
         columns: list[str | int] = list(rows[0])
         table = self.wandb.Table(columns=columns, data=[list(row.values()) for row in rows])
-        self.run.log(
-            {
-                "seeds": table,
-                "samples": self.wandb.Image((pictures.samples * 255).round().astype(np.uint8), mode="L"),
-                "reconstructions": self.wandb.Image(
-                    (pictures.reconstructions * 255).round().astype(np.uint8), mode="L"
-                ),
-            }
-        )
+        images = {
+            name: self.wandb.Image((picture * 255).round().astype(np.uint8), mode="L" if picture.ndim == 2 else "RGB")
+            for name, picture in (("samples", pictures.samples), ("reconstructions", pictures.reconstructions))
+        }
+        self.run.log({"seeds": table, **images})
 
     def close(self) -> None:
         self.run.finish()

@@ -15,13 +15,14 @@ import torch
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 
 from argmax_vae import runs
+from argmax_vae.attribute_vae import AttributeVAE, check_shape
 from argmax_vae.config import Config
-from argmax_vae.data.datasets import Dataset, load_dataset
+from argmax_vae.data.datasets import Dataset
 from argmax_vae.data.index_blocks import EvaluationBlocks, TrainingBlocks, loader
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.files import require_writable, write_atomic
-from argmax_vae.mixture import MixtureConfig
+from argmax_vae.mixture import AttributeConfig, GaussianMixtureConfig
 from argmax_vae.mixture_vae import MixtureVAE, check_labels
 from argmax_vae.modules import DiscreteVAE, require
 from argmax_vae.pictures import pictures_of
@@ -117,7 +118,9 @@ def build(config: Config, dataset: Dataset) -> DiscreteVAE:
         "runtime": config.runtime,
         "seeds": list(config.seeds),
     }
-    if isinstance(config.model, MixtureConfig):
+    if isinstance(config.model, AttributeConfig):
+        return AttributeVAE(dataset, config.supervision, attributes=config.data.attribute_names, **parts)
+    if isinstance(config.model, GaussianMixtureConfig):
         return MixtureVAE(dataset, config.supervision, **parts)
     return DiscreteVAE(dataset, **parts)
 
@@ -181,7 +184,7 @@ def prerequisites(config: Config) -> tuple[str, Dataset]:
     """Device and data set of a run. Raises UsageError when one of them, or a place for the run, cannot be had."""
     device = device_of(config.runtime.device)
     require_writable(Path(config.paths.runs))
-    dataset = load_dataset(config.data.name, Path(config.paths.data))
+    dataset = config.data.load(Path(config.paths.data))
     images = len(dataset.train.pixels)
     require(
         config.trainer.batch <= images,
@@ -189,7 +192,9 @@ def prerequisites(config: Config) -> tuple[str, Dataset]:
         config.trainer.batch,
         f"at most the {images} training images",
     )
-    if isinstance(config.model, MixtureConfig):
+    if isinstance(config.model, AttributeConfig):
+        check_shape(dataset, config.model)
+    if isinstance(config.model, GaussianMixtureConfig):
         check_labels(dataset, config.supervision, config.model, config.trainer, list(config.seeds))
     return device, dataset
 

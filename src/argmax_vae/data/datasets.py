@@ -6,6 +6,7 @@
 | ``fashion_mnist`` | 28 x 28, 0 to 255 | 50,000 / 10,000 / 10,000 | Xiao et al. 2017, by torchvision |
 | ``binarized_mnist`` | 28 x 28, 0 or 255 | 50,000 / 10,000 / 10,000 | MNIST sampled once, packed bits |
 | ``digits`` | 8 x 8, 0 to 255 | 1,200 / 297 / 300 | UCI Optdigits, by scikit-learn |
+| ``celeba`` | 64 x 64 x 3, 0 to 255 | 162,770 / 19,867 / 19,962, or a subset | Liu et al. 2015, official partition |
 
 No split is shuffled: train, validation and test follow each other in the order of the source. Everything that
 can go wrong with the files raises ``UsageError`` with one line that names the file or directory and says what
@@ -19,7 +20,7 @@ import io
 import logging
 import tempfile
 import tokenize
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,10 @@ POINT_TO_FILES = "point to existing files by paths.data=DIR or the environment v
 
 @dataclass(frozen=True)
 class Images:
-    """One split: pixels from 0 to 255, flattened row by row, and the class of each image where known."""
+    """One split: pixels from 0 to 255, flattened row by row, and the class of each image where known.
+
+    The channels of a colour image follow each other, each flattened row by row.
+    """
 
     pixels: UInt8[Tensor, "images pixels"]
     labels: Int64[Tensor, "images"] | None
@@ -59,15 +63,24 @@ class Dataset:
     binary: bool
 
 
-def load_dataset(name: str, directory: Path) -> Dataset:
+def load_dataset(name: str, directory: Path, attributes: Sequence[str] | None = None) -> Dataset:
     """Load the data set ``name``, one of ``DATASETS``, from ``directory``, downloading what is not there yet.
 
-    Raises ``UsageError`` for an unknown name and for files that are missing, damaged or cannot be had.
+    ``attributes`` are those that label the images of ``celeba``, by default ``celeba.ATTRIBUTES``; no other data
+    set has any.
+
+    Raises ``UsageError`` for an unknown name, for attributes that the data set does not have, and for files that
+    are missing, damaged or cannot be had.
     """
     if name not in DATASETS:
         nearest = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0)[0]
         raise UsageError(f"unknown data set {name!r}; allowed: {', '.join(DATASETS)}; nearest: {nearest}")
-    return DATASETS[name](Path(directory).expanduser())
+    folder = Path(directory).expanduser()
+    if attributes is None:
+        return DATASETS[name](folder)
+    if name != "celeba":
+        raise UsageError(f"data set {name!r} has no attributes, but was given {list(attributes)}: give them to celeba")
+    return _load_celeba(folder, attributes)
 
 
 def load_mnist(directory: Path) -> Dataset:
@@ -110,11 +123,19 @@ def load_digits(directory: Path) -> Dataset:
     return Dataset("digits", (1, 8, 8), train, validation, test, binary=False)
 
 
+def _load_celeba(directory: Path, attributes: Sequence[str] | None = None) -> Dataset:
+    """Load CelebA from ``directory``, by the module that builds on this one."""
+    from argmax_vae.data import celeba
+
+    return celeba.load_celeba(directory, celeba.ATTRIBUTES if attributes is None else attributes)
+
+
 DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "mnist": load_mnist,
     "fashion_mnist": load_fashion_mnist,
     "binarized_mnist": load_binarized_mnist,
     "digits": load_digits,
+    "celeba": _load_celeba,
 }
 
 
@@ -154,7 +175,7 @@ def _obtain(kind: str, directory: Path, folder: Path) -> None:
                 (staging / archive).symlink_to((folder / archive).resolve())
         except OSError as error:
             raise UsageError(
-                f"data directory {directory} cannot be used to extract {kind} ({_one_line(error)}): "
+                f"data directory {directory} cannot be used to extract {kind} ({one_line(error)}): "
                 f"make it readable and writable, or {POINT_TO_FILES}"
             ) from error
         logger.info("extracting %s into %s, downloading what is missing", kind, folder)
@@ -169,7 +190,7 @@ def _obtain(kind: str, directory: Path, folder: Path) -> None:
             advice = f"delete {', '.join(damaged)} there (damaged: wrong md5), or " if damaged else ""
             raise UsageError(
                 f"{folder} does not hold all files of {kind}, and downloading and extracting them failed "
-                f"({_one_line(error)}): {advice}{POINT_TO_FILES}"
+                f"({one_line(error)}): {advice}{POINT_TO_FILES}"
             ) from error
 
 
@@ -187,7 +208,7 @@ def _read_idx(read: Callable[[Path], Tensor], path: Path, shape: tuple[int, ...]
     try:
         found = read(path)
     except OSError as error:
-        raise UsageError(f"{path} cannot be read ({_one_line(error)}): {POINT_TO_FILES}") from error
+        raise UsageError(f"{path} cannot be read ({one_line(error)}): {POINT_TO_FILES}") from error
     except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UsageError(f"{path} is damaged, not an idx file of shape {shape}: delete it and run again") from error
     if found.shape != shape:
@@ -205,7 +226,7 @@ def _read_packed(path: Path, images: int) -> UInt8[Tensor, "images 784"]:
     except (ValueError, tokenize.TokenError) as error:
         raise UsageError(f"{path} is damaged, not a npy file: delete it and put a whole copy in its place") from error
     except OSError as error:
-        raise UsageError(f"{path} cannot be read ({_one_line(error)}): {POINT_TO_FILES}") from error
+        raise UsageError(f"{path} cannot be read ({one_line(error)}): {POINT_TO_FILES}") from error
     if packed.dtype != np.uint8 or packed.shape != (images, 98):
         raise UsageError(
             f"{path} holds {packed.dtype} of shape {packed.shape}, not uint8 of shape {(images, 98)}: "
@@ -214,6 +235,6 @@ def _read_packed(path: Path, images: int) -> UInt8[Tensor, "images 784"]:
     return torch.from_numpy(np.unpackbits(packed, axis=1)[:, :784] * np.uint8(255))
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """Return the message of ``error`` on one line."""
     return " ".join(str(error).split())

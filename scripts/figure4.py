@@ -1,0 +1,187 @@
+"""Scores generated faces by an attribute classifier of their own, and draws the paper's Figure 4.
+
+    python scripts/figure4.py RUN... [--output results] [--codes 256] [--epochs 5]
+
+A classifier that no run has seen is trained on the real training images. For every run and seed it then looks at images
+that were generated with each combination of the attributes and the same Gaussian codes, and counts how often it finds
+the attribute that was asked for. Writes figure4.csv (a row per run, seed and attribute), figure4.md (means with
+intervals) and figure4.png (first run, first seed: one code per row, all combinations).
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float, Int64, UInt8
+from PIL import Image
+from torch import Tensor, nn
+
+from argmax_vae.attribute_vae import AttributeVAE
+from argmax_vae.config import from_plain
+from argmax_vae.data import Dataset, Images
+from argmax_vae.data.celeba import combination_names
+from argmax_vae.errors import UsageError
+from argmax_vae.files import write_atomic, write_text
+from argmax_vae.pictures import class_conditional, grid
+from argmax_vae.report.statistics import mean_interval
+from argmax_vae.runs import RunDirectory
+from argmax_vae.training import build, load_checkpoint
+
+BATCH, ROWS = 100, 8
+
+
+def bits(labels: Int64[Tensor, "images"], attributes: int) -> Float[Tensor, "images attributes"]:
+    """The attributes of combinations, the first being the highest bit."""
+    shifts = torch.arange(attributes - 1, -1, -1)
+    return (labels.unsqueeze(-1) >> shifts & 1).float()
+
+
+def scaled(pixels: UInt8[Tensor, "images pixels"], shape: tuple[int, int, int]) -> Float[Tensor, "images c h w"]:
+    return pixels.float().div(255).unflatten(-1, shape)
+
+
+def classifier(dataset: Dataset, attributes: int, epochs: int) -> nn.Module:
+    """A convolutional classifier of every attribute, trained on the real training images."""
+    torch.manual_seed(0)
+    channels, height, width = dataset.shape
+    network = nn.Sequential(
+        *(nn.Conv2d(channels, 16, 4, 2, 1), nn.ReLU()),
+        *(nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU()),
+        *(nn.Conv2d(32, 64, 4, 2, 1), nn.ReLU()),
+        nn.Flatten(),
+        nn.Linear(64 * (height // 8) * (width // 8), attributes),
+    )
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    assert dataset.train.labels is not None
+    for epoch in range(epochs):
+        for chosen in torch.randperm(len(dataset.train.pixels)).split(BATCH):
+            outputs = network(scaled(dataset.train.pixels[chosen], dataset.shape))
+            loss = F.binary_cross_entropy_with_logits(outputs, bits(dataset.train.labels[chosen], attributes))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        print(f"classifier: epoch {epoch + 1}/{epochs}, {accuracy(network, dataset.validation, dataset.shape)}")
+    return network.eval()
+
+
+@torch.no_grad()
+def found(network: nn.Module, images: Float[Tensor, "images c h w"]) -> Float[Tensor, "images attributes"]:
+    """Which attributes the classifier finds."""
+    return torch.cat([(network(part) > 0).float() for part in images.split(BATCH)])
+
+
+def accuracy(network: nn.Module, split: Images, shape: tuple[int, int, int]) -> list[float]:
+    """The share of real images with each attribute right."""
+    assert split.labels is not None
+    guesses = found(network, scaled(split.pixels, shape))
+    shares: list[float] = (guesses == bits(split.labels, guesses.shape[1])).float().mean(0).tolist()
+    return shares
+
+
+def scores(path: Path, network: nn.Module, module: AttributeVAE, real: list[float], codes: int) -> list[dict]:
+    """Rows for every seed and attribute of a run."""
+    run, names = RunDirectory(path), module.attributes
+    seeds = pd.read_csv(run.path / "seeds.csv")
+    plain = run.config()
+    rows = []
+    for position, seed in enumerate(module.seeds):
+        with torch.no_grad():
+            images = class_conditional(module.best, seed, position, codes)
+        asked = bits(torch.arange(module.mixture.k).repeat(codes), len(names))
+        agreement = (found(network, images.flatten(0, 1).unflatten(-1, module.best.shape)) == asked).float().mean(0)
+        final = seeds[seeds["seed"] == seed].iloc[0]
+        for index, name in enumerate(names):
+            rows.append(
+                {
+                    "run": run.path.name,
+                    "estimator": plain["estimator"]["name"],
+                    "labels": plain["supervision"]["labels"],
+                    "epochs": final["epochs"],
+                    "seed": seed,
+                    "attribute": name,
+                    "generated_with_attribute": float(agreement[index]),
+                    "classifier_on_real": real[index],
+                    "test_accuracy": final[f"test_accuracy_{name}"],
+                    "test_bound": final["test_bound"],
+                    "images_per_second": final["steps_per_second"] * plain["trainer"]["batch"] * len(module.seeds),
+                    "device": final["device"],
+                    "commit": run.provenance()["commit"],
+                }
+            )
+    return rows
+
+
+def table(frame: pd.DataFrame) -> str:
+    """Means over seeds, with the half width of the 95 % interval, as Markdown."""
+    columns = ["generated_with_attribute", "test_accuracy", "test_bound"]
+    lines = [
+        "| estimator | epochs | attribute | shown when asked for | accuracy on test | test bound | seeds |",
+        "|" + "---|" * 7,
+    ]
+    for (estimator, epochs, attribute), cell in frame.groupby(["estimator", "epochs", "attribute"], sort=False):
+        intervals = [mean_interval(cell[column]) for column in columns]
+        values = [f"{i.mean:.3f} ± {i.half_width:.3f}" if len(cell) > 1 else f"{i.mean:.3f}" for i in intervals]
+        lines.append("| " + " | ".join([estimator, str(epochs), attribute, *values, str(len(cell))]) + " |")
+    real = frame.groupby("attribute", sort=False)["classifier_on_real"].first()
+    known = ", ".join(f"{name} {share:.3f}" for name, share in real.items())
+    origin = f"{', '.join(frame['device'].unique())}, commit {', '.join(frame['commit'].unique())}"
+    return "\n".join(
+        [
+            "# Figure 4: attributes of generated faces",
+            "",
+            *lines,
+            "",
+            "Shown when asked for: how often a classifier that was trained on real images finds, in generated ones, "
+            "the attribute that was set, or does not find the one that was not; ± is the half width of the 95 % "
+            f"interval over seeds. Its accuracy on real test images: {known}. Test bound: squared error plus KL in "
+            "nats per image. "
+            f"Origin: {origin}.",
+            "",
+        ]
+    )
+
+
+def load(path: Path) -> tuple[AttributeVAE, Dataset]:
+    """The best networks of a finished run, and its data."""
+    config = from_plain(RunDirectory(path).config())
+    dataset = config.data.load(Path(config.paths.data))
+    module = build(config, dataset)
+    if not isinstance(module, AttributeVAE) or not module.attributes:
+        raise UsageError(f"{path} is no run of model=attributes on a data set with attributes")
+    module.best.load_state_dict(load_checkpoint(RunDirectory(path).best)["networks"])
+    return module, dataset
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument("--output", type=Path, default=Path("results"))
+    parser.add_argument("--codes", type=int, default=256, help="Gaussian codes for each combination")
+    parser.add_argument("--epochs", type=int, default=5, help="of the classifier")
+    given = parser.parse_args(arguments)
+    try:
+        loaded = [(path, *load(path)) for path in given.runs]
+    except UsageError as error:
+        print(f"figure4: {error}", file=sys.stderr)
+        return 2
+    _, first, dataset = loaded[0]
+    network = classifier(dataset, len(first.attributes), given.epochs)
+    real = accuracy(network, dataset.test, dataset.shape)
+    rows = [row for path, module, _ in loaded for row in scores(path, network, module, real, given.codes)]
+    frame = pd.DataFrame(rows)
+    with torch.no_grad():
+        picture = grid(class_conditional(first.best, first.seeds[0], 0, ROWS), dataset.shape)
+    image = Image.fromarray((picture * 255).round().astype("uint8"))
+    write_atomic(given.output / "figure4.csv", lambda temporary: frame.to_csv(temporary, index=False))
+    write_atomic(given.output / "figure4.png", lambda temporary: image.save(temporary, format="PNG"))
+    write_text(given.output / "figure4.md", table(frame))
+    print(table(frame))
+    print("columns of figure4.png: " + "; ".join(combination_names(first.attributes)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
