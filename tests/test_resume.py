@@ -133,9 +133,10 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
     while not killed.checkpoint.exists() and process.poll() is None:
         time.sleep(0.01)
+    assert killed.status == "running"
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert not killed.is_done
+    assert killed.status == "interrupted"
     epoch = training.load_checkpoint(killed.checkpoint)["epoch"]
     assert 0 <= epoch < 20
     same_numbers(train(tmp_path / "whole", *overrides), train(tmp_path / "killed", *overrides))

@@ -1,5 +1,8 @@
 """Sweeps: what is launched, what is skipped, and what one cell's failure means for the others."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import pytest
 from argmax_vae import config, sweep, training
 from argmax_vae.cli import main
 from argmax_vae.config import Config
+from argmax_vae.files import claimed
 from argmax_vae.runs import RunDirectory, scan
 from helpers import TINY, raise_after
 
@@ -152,3 +156,60 @@ def test_finished_cells_are_collected_from_another_directory(
     assert main(["runs", "--collect", "tiny", "--runs", "nowhere"]) == 2
     assert "no cell of tiny is finished in nowhere" in capsys.readouterr().err
     assert not Path("nowhere").exists()
+
+
+def test_a_run_that_another_process_trains_is_left_to_it(capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = (*TINY, "seeds=[0],[1]")
+    first, second = runs_of(overrides)
+    with claimed(first.claim, 0) as mine:
+        assert mine
+        assert first.status == "running"
+        assert main(["train", "-m", *overrides]) == 0
+        assert (first.path.exists(), second.status) == (False, "done")
+        assert f"argmax-vae: another process is training {first.path}\n" in capsys.readouterr().err
+    assert first.status == "missing"
+    assert main(["train", "-m", *overrides]) == 0
+    assert first.status == "done"
+
+
+def test_a_run_whose_process_gives_up_meanwhile_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    overrides = (*TINY, "seeds=[0],[1]")
+    first, second = runs_of(overrides)
+    original = training.build
+    with claimed(first.claim, 0):
+
+        def build(*arguments: Any) -> Any:
+            monkeypatch.setattr(RunDirectory, "is_running", False)
+            monkeypatch.setattr(RunDirectory, "claim", property(lambda run: run.path.parent / f"{run.path.name}.lock"))
+            return original(*arguments)
+
+        monkeypatch.setattr(training, "build", build)
+        assert main(["train", "-m", *overrides]) == 0
+    assert (first.is_done, second.is_done) == (True, True)
+
+
+def test_two_processes_share_a_sweep(empty_directory: Path) -> None:
+    """Each of the cells is trained by one of them, and both files of record are whole."""
+    overrides = [*TINY, "seeds=[0],[1],[2],[3]"]
+    command = [sys.executable, "-m", "argmax_vae", "train", "-m", *overrides]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
+    lines = "".join(process.communicate()[1] for process in processes)
+    assert [process.returncode for process in processes] == [0, 0], lines
+    for run in runs_of(tuple(overrides)):
+        assert run.is_done
+        assert lines.count(f"{run.path.name} on cpu") == 1
+
+
+def test_rows_of_two_processes_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    """Thirty writers at once, each merging a row of its own."""
+    code = (
+        "import sys, pandas as pd; from pathlib import Path; from argmax_vae import runs; "
+        "from argmax_vae.files import claimed; results = Path(sys.argv[1])\n"
+        "for index in range(int(sys.argv[2]), int(sys.argv[2]) + 10):\n"
+        "    with claimed(results / '.lock', -1):\n"
+        "        runs.merge_into(results / 'runs.csv', pd.DataFrame([{'table': 't', 'n': index}]))\n"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(start)]) for start in (0, 10, 20)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert sorted(pd.read_csv(tmp_path / "runs.csv")["n"]) == list(range(30))

@@ -3,9 +3,12 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from argmax_vae.errors import UsageError
 
@@ -30,6 +33,30 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def claimed(path: Path, seconds: float) -> Iterator[bool]:
+    """Hold a lock file; False when another process still holds it after some seconds (-1: wait for it).
+
+    The operating system releases the lock when its owner dies, however it dies. Raises UsageError when the directory
+    cannot be written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        lock.acquire(timeout=seconds)
+    except Timeout:
+        yield False
+        return
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {path}: {error.strerror}; choose another directory (paths.runs, paths.results)"
+        ) from None
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def require_writable(directory: Path) -> None:

@@ -28,7 +28,7 @@ from PIL import Image
 
 from argmax_vae import __version__
 from argmax_vae.errors import UsageError
-from argmax_vae.files import write_atomic, write_json, write_text
+from argmax_vae.files import claimed, write_atomic, write_json, write_text
 
 NOT_IDENTITY = ("runtime", "tracker", "paths", "table", "protocol", "chosen", "laboratory")
 
@@ -77,14 +77,29 @@ class RunDirectory:
         return self.path / "best.ckpt"
 
     @property
+    def claim(self) -> Path:
+        """The lock file that the process which trains the run holds."""
+        return self.path.parent / ".claims" / f"{self.path.name}.lock"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a process is training the run."""
+        if not self.claim.exists():
+            return False
+        with claimed(self.claim, 0) as free:
+            return not free
+
+    @property
     def is_done(self) -> bool:
         return (self.path / "done.json").exists()
 
     @property
     def status(self) -> str:
-        """done, failed, interrupted, or missing."""
+        """done, running, failed, interrupted, or missing."""
         if self.is_done:
             return "done"
+        if self.is_running:
+            return "running"
         if (self.path / "error.txt").exists():
             return "failed"
         return "interrupted" if self.path.exists() else "missing"

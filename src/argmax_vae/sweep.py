@@ -9,8 +9,9 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from argmax_vae import runs
-from argmax_vae.config import Cell, cells, config_directory, register, to_config, to_plain
+from argmax_vae.config import Cell, Config, cells, config_directory, register, to_config, to_plain
 from argmax_vae.errors import UsageError
+from argmax_vae.files import claimed
 from argmax_vae.report import semi_supervised, tables
 from argmax_vae.runs import RunDirectory
 
@@ -35,7 +36,11 @@ def run_job(composed: DictConfig) -> str:
     from argmax_vae.training import train
 
     try:
-        return train(to_config(composed), to_plain(composed))
+        plain = to_plain(composed)
+        status = train(to_config(composed), plain)
+        if status == "running":
+            ELSEWHERE.append(RunDirectory.of(plain))
+        return status
     except UsageError as error:
         if len(JOB_ERRORS) == 0 or str(error) != str(JOB_ERRORS[-1]):
             print(f"argmax-vae: {error}", file=sys.stderr)
@@ -44,6 +49,8 @@ def run_job(composed: DictConfig) -> str:
 
 
 JOB_ERRORS: list[UsageError] = []
+ELSEWHERE: list[RunDirectory] = []
+"""Runs that another process was training when their turn came."""
 
 
 def launch(config_name: str, overrides: list[str], multirun: bool) -> int:
@@ -59,13 +66,22 @@ def launch_cells(config_name: str, overrides: list[str], found: list[Cell]) -> i
         check_prerequisites(found)
     register()
     JOB_ERRORS.clear()
+    ELSEWHERE.clear()
     arguments = [sys.argv[0], *overrides, *(["-m"] if len(found) > 1 else [])]
     before, sys.argv = sys.argv, arguments
     try:
-        hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=config_name)(run_job)()
+        while True:
+            hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=config_name)(run_job)()
+            if all(run.is_done or run.is_running for run in ELSEWHERE):
+                break
+            ELSEWHERE.clear()
     finally:
         sys.argv = before
-    unfinished = [run for run in (RunDirectory.of(cell.plain) for cell in found) if not run.is_done]
+    statuses = [(run, run.status) for run in (RunDirectory.of(cell.plain) for cell in found)]
+    unfinished = [run for run, status in statuses if status not in ("done", "running")]
+    for run, status in statuses:
+        if status == "running":
+            print(f"argmax-vae: another process is training {run.path}", file=sys.stderr)
     if unfinished and len(JOB_ERRORS) == len(found):
         return BAD_USAGE
     for run in unfinished:
@@ -131,11 +147,17 @@ def collect(found: list[Cell], results: Path) -> bool:
     finished = [(RunDirectory.of(cell.plain), cell.config) for cell in found if RunDirectory.of(cell.plain).is_done]
     if not finished:
         return False
+    with claimed(results / ".lock", -1):
+        write_rows(finished, results)
+    return True
+
+
+def write_rows(finished: list[tuple[RunDirectory, Config]], results: Path) -> None:
+    """Put the rows of runs into the files of record."""
     records = [runs.record(run, config.table, config.protocol) for run, config in finished]
     lines = [runs.curves(run, config.table, config.protocol) for run, config in finished]
     runs.merge_into(results / "runs.csv", pd.concat(records, ignore_index=True))
     runs.merge_into(results / "curves.csv", pd.concat(lines, ignore_index=True))
-    return True
 
 
 def cells_in(table: str, directory: Path) -> list[Cell]:

@@ -21,7 +21,7 @@ from argmax_vae.data.datasets import Dataset
 from argmax_vae.data.index_blocks import EvaluationBlocks, TrainingBlocks, loader
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
-from argmax_vae.files import require_writable, write_atomic
+from argmax_vae.files import claimed, require_writable, write_atomic
 from argmax_vae.mixture import AttributeConfig, GaussianMixtureConfig
 from argmax_vae.mixture_vae import MixtureVAE, check_labels
 from argmax_vae.modules import DiscreteVAE, require
@@ -30,6 +30,8 @@ from argmax_vae.progress import Progress
 from argmax_vae.runs import RunDirectory
 from argmax_vae.tracking import RunLabels, Tracker, open_tracker
 
+CLAIM_SECONDS = 0.5
+"""How long to wait for a claim: longer than a look at a run's status takes, which holds it too."""
 HISTORY_COLUMNS = ("epoch", "seed", "validation_bound", "test_bound")
 
 
@@ -200,7 +202,7 @@ def prerequisites(config: Config) -> tuple[str, Dataset]:
 
 
 def train(config: Config, plain: dict[str, Any]) -> str:
-    """Train a run to the end, or go on with it, and return its status: done, diverged, or failed.
+    """Train a run to the end, or go on with it, and return its status: done, diverged, failed, or running elsewhere.
 
     A run that is done already is left alone; one that only has more epochs than another goes on where that one ended.
     An exception is kept in `error.txt`, except for UsageError and interruption, which go to the caller.
@@ -209,15 +211,18 @@ def train(config: Config, plain: dict[str, Any]) -> str:
     if run.is_done:
         return "done"
     device, dataset = prerequisites(config)
-    continues = runs.shorter(plain)
-    run.start(plain, continues)
-    try:
-        return fit(config, plain, run, dataset, device, continues)
-    except (UsageError, KeyboardInterrupt):
-        raise
-    except Exception:
-        run.fail(traceback.format_exc())
-        return "failed"
+    with claimed(run.claim, CLAIM_SECONDS) as mine:
+        if not mine or run.is_done:
+            return "done" if run.is_done else "running"
+        continues = runs.shorter(plain)
+        run.start(plain, continues)
+        try:
+            return fit(config, plain, run, dataset, device, continues)
+        except (UsageError, KeyboardInterrupt):
+            raise
+        except Exception:
+            run.fail(traceback.format_exc())
+            return "failed"
 
 
 def fit(
