@@ -1,0 +1,122 @@
+"""Scripts that draw figures from finished runs."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from argmax_vae import config, training
+from argmax_vae.data import ATTRIBUTES, Dataset, Images
+from argmax_vae.runs import RunDirectory
+from helpers import TINY, train
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    for name in ("figure4", "figure7"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+def faces(images: int = 80) -> Dataset:
+    """Images of 16 × 16 of which each attribute lights up one colour."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(images) % 8
+    pixels = torch.randint(0, 60, (images, 3, 16, 16), generator=generator)
+    for channel in range(3):
+        pixels[(labels >> (2 - channel) & 1) == 1, channel] += 190
+    split = Images(pixels.to(torch.uint8).flatten(1), labels)
+    return Dataset("celeba", (3, 16, 16), split, split, split, binary=False)
+
+
+@pytest.fixture
+def celeba_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
+    monkeypatch.setattr(config, "load_dataset", lambda *arguments: faces())
+    small = [word for word in TINY if word.split("=")[0] not in ("data", "model.latents", "trainer.batch")]
+    overrides = [
+        *("experiment=attributes_direct", "model.channels=[4,4]", "model.row=5", "model.component_hidden=[5]"),
+        *("model.gaussian=3", "supervision.labels=16", "trainer.batch=20", "seeds=[0,1]", f"paths.runs={tmp_path}"),
+    ]
+    (cell,) = config.cells("train", [*small, *overrides])
+    assert training.train(cell.config, cell.plain) == "done"
+    return RunDirectory.of(cell.plain)
+
+
+def test_figure4_scores_every_seed_and_attribute(
+    celeba_run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import figure4
+
+    arguments = [str(celeba_run.path), "--output", str(tmp_path / "out"), "--codes", "4", "--epochs", "30"]
+    assert figure4.main(arguments) == 0
+    frame = pd.read_csv(tmp_path / "out" / "figure4.csv")
+    assert [tuple(row) for row in frame[["seed", "attribute"]].to_numpy()] == [
+        (seed, name) for seed in (0, 1) for name in ATTRIBUTES
+    ]
+    assert frame["generated_with_attribute"].between(0, 1).all()
+    assert (frame["classifier_on_real"] > 0.9).all()
+    final = pd.read_csv(celeba_run.path / "seeds.csv")
+    assert frame["test_accuracy"].tolist() == [
+        final[f"test_accuracy_{name}"][seed] for seed in (0, 1) for name in ATTRIBUTES
+    ]
+    assert "| direct | 2 | Eyeglasses |" in (tmp_path / "out" / "figure4.md").read_text()
+    with Image.open(tmp_path / "out" / "figure4.png") as picture:
+        assert picture.size == (8 * 17 + 1, 8 * 17 + 1)
+    assert "no Eyeglasses, no Smiling, no Male; no Eyeglasses" in capsys.readouterr().out
+
+
+class Colours(nn.Module):
+    """Finds an attribute where its colour is bright."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean((2, 3)) - 0.4
+
+
+def test_generated_images_are_judged_by_what_was_asked_for(celeba_run: RunDirectory) -> None:
+    """A classifier that is always right, on generated images that are the real means of each combination."""
+    import figure4
+
+    module, dataset = figure4.load(celeba_run.path)
+    assert dataset.test.labels is not None
+    means = torch.stack([dataset.test.pixels[dataset.test.labels == value].float().mean(0) for value in range(8)]) / 255
+    assert figure4.accuracy(Colours(), dataset.test, dataset.shape) == [1.0, 1.0, 1.0]
+    wrong = means.clone()
+    wrong[:4] = means[4:]
+    for images, expected in ((means, [1.0, 1.0, 1.0]), (wrong, [0.5, 1.0, 1.0])):
+        figure4.class_conditional = lambda networks, seed, position, rows, images=images: images.expand(rows, -1, -1)
+        rows = figure4.scores(celeba_run.path, Colours(), module, [1.0] * 3, 5)
+        assert [row["generated_with_attribute"] for row in rows] == expected * 2
+
+
+def test_a_run_of_another_model_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import figure4
+    import figure7
+
+    run = train(tmp_path)
+    capsys.readouterr()
+    assert figure4.main([str(run.path)]) == 2
+    assert capsys.readouterr().err == (
+        f"figure4: {run.path} is no run of model=attributes on a data set with attributes\n"
+    )
+    assert figure7.main([str(run.path), str(run.path)]) == 2
+    assert capsys.readouterr().err == f"figure7: {run.path} is no run of model=mixture\n"
+
+
+def test_figure7_puts_two_runs_side_by_side(tmp_path: Path) -> None:
+    import figure7
+
+    small = ("model=mixture", "model.hidden=[8]", "model.row=4", "model.component_hidden=[4]", "model.gaussian=2")
+    run = train(tmp_path, *small, "model.discrete_hidden=[]", "model.decoder_hidden=[6]", "model.latents=1x10")
+    assert figure7.main([str(run.path), str(run.path), str(tmp_path / "figure7.png")]) == 0
+    with Image.open(tmp_path / "figure7.png") as picture:
+        pixels = np.asarray(picture)
+    side = 2 * (10 * 9 + 1)
+    assert pixels.shape == (side, 2 * side + 2 * figure7.GAP)
+    assert np.array_equal(pixels[:, :side], pixels[:, -side:])
