@@ -67,6 +67,12 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--check", action="store_true", help="compare the written table with a regenerated one")
     report.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="files of record")
 
+    compare = add(verbs, "compare", "compare two finished runs on paired seeds", COMPARE_EXAMPLES)
+    compare.add_argument("a", type=Path, metavar="RUN_A", help="directory of a run")
+    compare.add_argument("b", type=Path, metavar="RUN_B", help="directory of the other")
+    compare.add_argument("--metric", default="test_bound", help="a column of seeds.csv (default: test_bound)")
+    compare.add_argument("--output", type=Path, metavar="FILE.svg", help="also draw it")
+
     bench = add(verbs, "bench", "measure steps per second of the dense and the fast path", BENCH_EXAMPLES)
     bench.add_argument("--seconds", type=float, default=2.0, help="time per measurement (default: 2)")
     bench.add_argument("--latents", nargs="+", default=["20x10", "20x2", "1x40"], metavar="NxK")
@@ -121,6 +127,10 @@ REPORT_EXAMPLES = """\
   argmax-vae report figure2 --format md
   argmax-vae report figure2 --check
 """
+COMPARE_EXAMPLES = """\
+  argmax-vae compare runs/mnist-linear-20x2-direct-kl_none-0123456789 runs/mnist-linear-20x2-arm-kl_none-0123456789
+  argmax-vae compare runs/A runs/B --metric test_kl --output difference.svg
+"""
 BENCH_EXAMPLES = """\
   argmax-vae bench
   argmax-vae bench --latents 20x10 --seeds 1 16 --estimators direct --output results/speed.csv
@@ -139,6 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
             "gradients": gradients_verb,
             "runs": runs_verb,
             "report": report_verb,
+            "compare": compare_verb,
             "bench": bench_verb,
         }[given.verb]
         return verb(given)
@@ -239,6 +250,16 @@ def report_verb(given: argparse.Namespace) -> int:
         return DONE
     for path in reporter.write(given.table, given.results):
         print(path)
+    return DONE
+
+
+def compare_verb(given: argparse.Namespace) -> int:
+    from argmax_vae.report import comparison
+
+    found = comparison.compare(given.a, given.b, given.metric)
+    if given.output:
+        comparison.write(found, given.output)
+    print(comparison.text(found))
     return DONE
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from argmax_vae.report.statistics import mean_interval, paired_difference
+from argmax_vae.report.statistics import mean_interval, paired_difference, sign_flip_p_value
 
 
 def test_three_values_by_hand() -> None:
@@ -79,3 +79,42 @@ def test_paired_difference_needs_common_and_unique_seeds() -> None:
         paired_difference({0: 1.0}, {1: 1.0})
     with pytest.raises(ValueError, match=r"twice: \[3\]"):
         paired_difference(pd.Series([1.0, 2.0], index=[3, 3]), {3: 1.0})
+
+
+def test_sign_flips_by_hand() -> None:
+    """Of the eight sign vectors of (1, 2, 4), the two without a change of sign reach 7, and four reach 5."""
+    assert sign_flip_p_value([1.0, 2.0, 4.0]) == 2 / 8
+    assert sign_flip_p_value([-1.0, 2.0, 4.0]) == 4 / 8
+    assert sign_flip_p_value([0.1]) == 1.0
+    assert sign_flip_p_value([-0.3, 0.1, 0.2]) == 1.0
+
+
+@pytest.mark.parametrize("number", [2, 5, 9])
+def test_sign_flips_against_scipy(number: int) -> None:
+    differences = np.random.default_rng(number).normal(0.3, 1.0, number)
+    expected = stats.permutation_test(
+        (differences,), lambda x, axis: np.mean(x, axis=axis), permutation_type="samples", n_resamples=np.inf
+    )
+    assert sign_flip_p_value(differences) == pytest.approx(expected.pvalue)
+
+
+def test_drawn_sign_flips_are_near_all_of_them() -> None:
+    """4096 drawn vectors: four standard errors of a share, a false alarm of 6e-5 for another seed."""
+    differences = np.random.default_rng(3).normal(0.4, 1.0, 14)
+    exact = sign_flip_p_value(differences)
+    drawn = sign_flip_p_value(differences, flips=4096)
+    assert abs(drawn - exact) < 4 * math.sqrt(exact * (1 - exact) / 4096) + 1 / 4096
+
+
+def test_sign_flips_reject_as_often_as_they_say() -> None:
+    """2000 samples of five symmetric values: p ≤ 1/8 for Binomial(2000, 1/8); fails for another seed with 1e-6."""
+    samples = np.random.default_rng(1).standard_t(3, (2000, 5))
+    rejected = sum(sign_flip_p_value(sample) <= 1 / 8 for sample in samples)
+    low, high = stats.binom.interval(1 - 1e-6, 2000, 1 / 8)
+    assert low <= rejected <= high
+
+
+@pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf]])
+def test_sign_flips_of_nothing(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="all of them finite"):
+        sign_flip_p_value(values)
