@@ -72,7 +72,7 @@ def compare(a: Path, b: Path, metric: str = "test_bound") -> Comparison:
         (plains[0]["estimator"]["name"], plains[1]["estimator"]["name"]),
         (values[0], values[1]),
         (lost[0], lost[1]),
-        dict(differences(*plains)),
+        dict(differences(plains[0], plains[1])),
     )
     if found.common.empty:
         raise UsageError(
