@@ -2,13 +2,15 @@
 
     python scripts/figure7.py RUN_UNSUPERVISED RUN_SEMI_SUPERVISED [results/figure7.png]
 
-Columns are the values of z, rows have the same Gaussian code; the first seed of each run.
+Columns are the values of z, rows have the same Gaussian code; the first seed of each run. A csv file of the same name
+has the clustering accuracy of both.
 """
 
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 
@@ -36,6 +38,14 @@ def picture(path: Path) -> np.ndarray:
         return grid(class_conditional(module.best, config.seeds[0], 0, ROWS), dataset.shape)
 
 
+def numbers(path: Path) -> pd.DataFrame:
+    """What a run's first seed has reached."""
+    run = RunDirectory(path)
+    chosen = pd.read_csv(run.path / "seeds.csv").iloc[:1].reset_index(drop=True)
+    columns = ["labels", "training", "seed", "epochs", "test_clustering_accuracy", "test_bound", "device"]
+    return chosen[columns].assign(run=run.path.name, commit=run.provenance()["commit"])
+
+
 def main(arguments: list[str]) -> int:
     if len(arguments) not in (2, 3):
         print(__doc__, file=sys.stderr)
@@ -50,6 +60,8 @@ def main(arguments: list[str]) -> int:
     image = image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST)
     output = Path(arguments[2]) if len(arguments) == 3 else Path("results/figure7.png")
     write_atomic(output, lambda temporary: image.save(temporary, format="PNG"))
+    frame = pd.concat([numbers(Path(argument)) for argument in arguments[:2]], ignore_index=True)
+    write_atomic(output.with_suffix(".csv"), lambda temporary: frame.to_csv(temporary, index=False))
     print(output)
     return 0
 

@@ -17,7 +17,7 @@ import yaml
 from argmax_vae import __version__, config, training
 from argmax_vae.cli import REPRODUCE_EXAMPLES, TRAIN_EXAMPLES, main
 from argmax_vae.config import groups, primary_configs
-from argmax_vae.runs import RunDirectory
+from argmax_vae.runs import RunDirectory, scan
 from helpers import TINY, train
 
 VERBS = ("train", "reproduce", "evaluate", "gradients", "runs", "report", "bench")
@@ -351,5 +351,5 @@ def test_a_signal_ends_training_with_130_and_one_line(
     told = "argmax-vae: interrupted; the same command goes on from the last checkpoint\n"
     assert capsys.readouterr() == ("", told)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
-    (run,) = (empty_directory / "runs").iterdir()
-    assert RunDirectory(run).status == "interrupted"
+    (run,) = scan(empty_directory / "runs")
+    assert run.status == "interrupted"

@@ -120,3 +120,6 @@ def test_figure7_puts_two_runs_side_by_side(tmp_path: Path) -> None:
     side = 2 * (10 * 9 + 1)
     assert pixels.shape == (side, 2 * side + 2 * figure7.GAP)
     assert np.array_equal(pixels[:, :side], pixels[:, -side:])
+    frame = pd.read_csv(tmp_path / "figure7.csv")
+    assert list(frame["run"]) == [run.path.name] * 2
+    assert frame["test_clustering_accuracy"].between(0.1, 1).all()
