@@ -350,7 +350,7 @@ def test_bad_choices_are_named_in_one_line(overrides: tuple[str, ...], problem: 
 
 
 def test_supervision_needs_a_mixture() -> None:
-    with pytest.raises(UsageError, match="needs model=mixture, not model"):
+    with pytest.raises(UsageError, match="needs model=mixture or attributes, not model"):
         config.cells("train", ["data=digits", "supervision=joint"])
 
 
