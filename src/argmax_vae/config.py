@@ -222,7 +222,9 @@ def from_plain(plain: dict[str, Any]) -> Config:
         for section in fields(Config):
             if isinstance(section.type, type) and is_dataclass(section.type) and section.name != "estimator":
                 known = plain.get(section.name, {}) if section.name in LATER_SECTIONS else plain[section.name]
-                kinds: Mapping[str, type] = {"model": MODELS, "data": DATA}.get(section.name, {})  # type: ignore[assignment]
+                kinds: Mapping[str, type] = (
+                    MODELS if section.name == "model" else DATA if section.name == "data" else {}
+                )
                 kind = kinds.get(known.get("name", ""), section.type)
                 values[section.name] = kind(**known)
         estimator: dict[str, Any] = {
