@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from argmax_vae.convolutions import ConvolutionalMixtureNetworks, SeedConvolution, fold, unfold
-from argmax_vae.networks import Networks, set_precision
+from argmax_vae.networks import Networks, set_in_layers, set_precision
 from argmax_vae.randomness import generator_for
 
 SHAPE, K, C, BATCH = (3, 8, 16), 4, 5, 2
@@ -114,3 +114,12 @@ def test_rounded_convolutions_are_close(generator: torch.Generator) -> None:
     for found, expected in zip(nets.encode(images), plain, strict=True):
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, expected, rtol=5e-2, atol=5e-2)
+
+
+def test_order_in_memory_changes_no_number(generator: torch.Generator) -> None:
+    nets = networks([0, 1])
+    images = torch.rand(2, BATCH, PIXELS, generator=generator)
+    plain = nets.encode(images)
+    set_in_layers(nets, "channels_last", True)
+    for found, expected in zip(nets.encode(images), plain, strict=True):
+        torch.testing.assert_close(found, expected)

@@ -122,6 +122,12 @@ class Config:
         require(all(0 <= seed < 2**31 for seed in self.seeds), "seeds", self.seeds, "from 0 to 2147483647")
         epochs, every = self.trainer.epochs, self.trainer.evaluate_every
         require(epochs % every == 0, "trainer.evaluate_every", every, f"a divisor of trainer.epochs={epochs}")
+        processes = self.runtime.processes
+        for key, batch in (
+            ("trainer.batch", self.trainer.batch),
+            ("supervision.labelled_batch", self.supervision.batch),
+        ):
+            require(batch % processes == 0, "runtime.processes", processes, f"a divisor of {key}={batch}")
         name = self.estimator.name
         chosen = name in ESTIMATORS and type(self.estimator) is ESTIMATORS[name].config_class
         require(chosen, "estimator.name", name, f"chosen by estimator=NAME, one of {', '.join(ESTIMATORS)}")
@@ -139,6 +145,8 @@ class Config:
         require(not (mixture and importance), "trainer.importance_samples", importance, with_mixture)
         self.supervision.validate(self.estimator, self.model.name, self.model.k, mixture)
         self.estimator.validate_latents(self.model.n, self.model.k)
+        by_batch = getattr(self.estimator, "reduction", "image") == "batch"
+        require(not (by_batch and processes > 1), "runtime.processes", processes, "1 with estimator.reduction=batch")
         self.objective.validate_estimator(ESTIMATORS[self.estimator.name], self.estimator.name)
 
 

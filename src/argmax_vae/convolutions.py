@@ -21,10 +21,12 @@ class SeedConvolution(nn.Module):
 
     Seeds are groups of channels: inputs are (rows, seeds·inputs, height, width). Weights are those of torch.nn.Conv2d,
     (seeds, outputs, inputs, 4, 4), or of torch.nn.ConvTranspose2d, (seeds, inputs, outputs, 4, 4), and start uniform on
-    ±1/√(number of inputs that an output sees). With `rounded` the factors are bfloat16.
+    ±1/√(number of inputs that an output sees). With `rounded` the factors are bfloat16, with
+    `channels_last` images lie in memory as (rows, height, width, channels).
     """
 
     rounded = False
+    channels_last = False
 
     def __init__(
         self, inputs: int, outputs: int, generators: Sequence[torch.Generator], transposed: bool = False
@@ -46,6 +48,9 @@ class SeedConvolution(nn.Module):
         weight, bias = self.weight.flatten(0, 1), self.bias.flatten().view(-1, 1, 1)
         if self.rounded:
             inputs, weight = inputs.bfloat16(), weight.bfloat16()
+        if self.channels_last:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+            weight = weight.contiguous(memory_format=torch.channels_last)
         outputs = convolve(inputs, weight, None, STRIDE, PADDING, groups=self.weight.shape[0])
         return outputs.to(bias.dtype) + bias
 

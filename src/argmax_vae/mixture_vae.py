@@ -20,7 +20,7 @@ from argmax_vae.latents import kl_to_uniform, normal_from_uniform
 from argmax_vae.mixture import GaussianMixtureConfig, MixtureConfig, MixtureReconstruction, mixture_bound_sums
 from argmax_vae.modules import DiscreteVAE, Evaluation, ModelConfig, TrainerConfig
 from argmax_vae.networks import GaussianMixtureNetworks, MixtureNetworks
-from argmax_vae.randomness import SeedNoise
+from argmax_vae.randomness import NoiseSource, SeedNoise
 from argmax_vae.reconstruction import CodeLoss
 from argmax_vae.schedules import Constant, Schedule
 from argmax_vae.steps import Noise
@@ -110,18 +110,23 @@ class MixtureVAE(DiscreteVAE):
         seeds, k = len(self.seeds), self.mixture.k
         unlabelled = 0 if self.phase == "labelled" else self.trainer_config.batch
         labelled = 0 if self.phase == "unlabelled" else self.supervision.batch
-        batch = unlabelled + labelled
-        noise = self.estimator.noise((seeds, batch, 1, k), self.noise)
-        noise["gaussian"] = normal_from_uniform(
-            self.mixture_noise["gaussian"].uniform((seeds, batch, self.mixture.gaussian))
-        )
+        whole = [size for size in (unlabelled, labelled) if size]
+        batch = sum(whole) // self.part.count
+
+        def source(noise: SeedNoise) -> NoiseSource:
+            return self.part.noise(noise, *whole)
+
+        noise = self.estimator.noise((seeds, batch, 1, k), source(self.noise))
+        gaussian = source(self.mixture_noise["gaussian"]).uniform((seeds, batch, self.mixture.gaussian))
+        noise["gaussian"] = normal_from_uniform(gaussian)
         if self.mixture.dropout and self.mixture.component_hidden:
             width = self.mixture.component_hidden[-1]
-            noise["dropout"] = self.mixture_noise["dropout"].uniform((seeds, batch, k, width))
+            noise["dropout"] = source(self.mixture_noise["dropout"]).uniform((seeds, batch, k, width))
         if labelled:
-            noise["labelled"] = self.mixture_noise["supervision"].uniform((seeds, labelled))
+            drawn = self.part.noise(self.mixture_noise["supervision"], labelled)
+            noise["labelled"] = drawn.uniform((seeds, labelled // self.part.count))
         if self.binarization == "dynamic":
-            noise["pixels"] = self.pixel_noise.uniform((seeds, batch, self.train_pixels.shape[1]))
+            noise["pixels"] = source(self.pixel_noise).uniform((seeds, batch, self.train_pixels.shape[1]))
         return noise
 
     def inputs(self, indices: Int64[Tensor, "seeds batch"], noise: Noise) -> tuple[Tensor, ...]:
@@ -177,7 +182,7 @@ class MixtureVAE(DiscreteVAE):
 
     def with_theta(self, batch: int) -> int:
         """How many images of a batch, from the first on, take part with θ and KL, and not with their label alone."""
-        return self.trainer_config.batch if self.phase == "both" else batch
+        return self.trainer_config.batch // self.part.count if self.phase == "both" else batch
 
     def may_keep(self) -> bool:
         return self.phase_of(self.current_epoch) != "labelled"

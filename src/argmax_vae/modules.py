@@ -17,8 +17,9 @@ from argmax_vae.data.binarization import BINARIZATIONS, fixed_sample, prepare
 from argmax_vae.data.datasets import Dataset
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import Estimator
-from argmax_vae.networks import PRECISIONS, Networks, set_precision
+from argmax_vae.networks import PRECISIONS, Networks, set_in_layers, set_precision
 from argmax_vae.objective import BoundSums, ObjectiveConfig
+from argmax_vae.processes import WHOLE, Part
 from argmax_vae.randomness import SeedNoise
 from argmax_vae.reconstruction import LIKELIHOODS, Reconstruction
 from argmax_vae.steps import CapturedSteps, CompiledOrEager, EagerSteps, Noise
@@ -122,12 +123,16 @@ class TrainerConfig:
 class RuntimeConfig:
     """Where and how a run is computed; it is no part of the run's identity.
 
-    `device`: auto, cpu or cuda; `precision`: of the factors of matrix products and convolutions in training, float32 or
-    bfloat16, parameters and sums being float32; `chunk`: steps per Lightning batch; `compile`: use torch.compile;
-    `candidates`: form of the candidate losses; `graph`: capture the step as a CUDA graph; `checkpoint_every`: epochs.
+    `device`: auto, cpu or cuda; `processes`: of this machine that share every batch, on CUDA one for each device;
+    `channels_last`: order images in memory as (height, width, channels) for convolutions; `precision`: of the factors
+    of matrix products and convolutions in training, float32 or bfloat16, parameters and sums being float32; `chunk`:
+    steps per Lightning batch; `compile`: use torch.compile; `candidates`: form of the candidate losses; `graph`:
+    capture the step as a CUDA graph; `checkpoint_every`: epochs.
     """
 
     device: str = "auto"
+    processes: int = 1
+    channels_last: bool = False
     precision: str = "float32"
     chunk: int = 100
     compile: bool = True
@@ -138,6 +143,7 @@ class RuntimeConfig:
     def __post_init__(self) -> None:
         require(self.device in ("auto", "cpu", "cuda"), "runtime.device", self.device, "one of auto, cpu, cuda")
         require(self.precision in PRECISIONS, "runtime.precision", self.precision, f"one of {', '.join(PRECISIONS)}")
+        require(self.processes >= 1, "runtime.processes", self.processes, "at least 1")
         require(self.chunk >= 1, "runtime.chunk", self.chunk, "at least 1")
         require(self.candidates in FORMS, "runtime.candidates", self.candidates, f"one of {', '.join(FORMS)}")
         require(self.checkpoint_every >= 1, "runtime.checkpoint_every", self.checkpoint_every, "at least 1")
@@ -196,6 +202,7 @@ class DiscreteVAE(pl.LightningModule):
         trainer_config: TrainerConfig,
         runtime: RuntimeConfig,
         seeds: list[int],
+        part: Part = WHOLE,
     ) -> None:
         super().__init__()
         require(
@@ -209,10 +216,11 @@ class DiscreteVAE(pl.LightningModule):
         self.estimator = estimator.prepare(model.n, model.k, seeds)
         self.objective_config = objective_config
         self.optim, self.trainer_config, self.runtime = optim, trainer_config, runtime
-        self.seeds = seeds
+        self.seeds, self.part = seeds, part
         self.networks = self.make_networks(dataset, model)
         self.best = copy.deepcopy(self.networks).requires_grad_(False)
         set_precision(self.networks, runtime.precision)
+        set_in_layers(self.networks, "channels_last", runtime.channels_last)
         self.candidates = CandidateLosses(runtime.candidates)
         self.compiled_terms = CompiledOrEager(self.terms) if runtime.compile else self.terms
         count = len(seeds)
@@ -284,7 +292,7 @@ class DiscreteVAE(pl.LightningModule):
                 kept += [value for value in values.values() if isinstance(value, Tensor)]
             return kept
 
-        if self.device.type == "cuda" and self.runtime.graph:
+        if self.device.type == "cuda" and self.runtime.graph and self.part.count == 1:
             self.runner: EagerSteps | CapturedSteps = CapturedSteps(self.step, self.draw, state)
         else:
             self.runner = EagerSteps(self.step, self.draw)
@@ -298,14 +306,17 @@ class DiscreteVAE(pl.LightningModule):
         """Which fast paths the steps took."""
         compiled = getattr(self.compiled_terms, "path", "eager")
         forms = [] if self.candidates.path == "auto" else [f"candidates: {self.candidates.path}"]
-        return "; ".join([*forms, compiled, self.runner.path])
+        shared = [f"{self.part.count} processes"] if self.part.count > 1 else []
+        return "; ".join([*forms, compiled, self.runner.path, *shared])
 
     def draw(self) -> Noise:
         """The random numbers of one step."""
-        shape = (len(self.seeds), self.trainer_config.batch, self.networks.n, self.networks.k)
-        noise = self.estimator.noise(shape, self.noise)
+        batch = self.trainer_config.batch
+        shape = (len(self.seeds), batch // self.part.count, self.networks.n, self.networks.k)
+        noise = self.estimator.noise(shape, self.part.noise(self.noise, batch))
         if self.binarization == "dynamic":
-            noise["pixels"] = self.pixel_noise.uniform((*shape[:2], self.train_pixels.shape[1]))
+            pixels = (*shape[:2], self.train_pixels.shape[1])
+            noise["pixels"] = self.part.noise(self.pixel_noise, batch).uniform(pixels)
         return noise
 
     def terms(
@@ -325,12 +336,14 @@ class DiscreteVAE(pl.LightningModule):
 
     def step(self, indices: Int64[Tensor, "seeds batch"], noise: Noise) -> Float[Tensor, "seeds"]:
         """One step of every seed; returns the training bound of each, in nats per image."""
-        inputs = self.inputs(indices, noise)
+        inputs = self.inputs(indices[:, self.part.rows(indices.shape[1])], noise)
         objective_sum, bound, seen, self.last_metrics = self.compiled_terms(inputs, noise, self.steps_done)
         self.optimizer.zero_grad(set_to_none=True)
         objective_sum.backward()
+        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+        self.part.average([*gradients, bound, *self.last_metrics.values()])
         self.optimizer.step()
-        self.estimator.observe(seen)
+        self.estimator.observe(self.part.gather(seen))
         self.steps_done += 1
         return bound
 

@@ -44,9 +44,14 @@ class SeedLinear(nn.Module):
 
 def set_precision(networks: nn.Module, precision: str) -> None:
     """Let all layers that can multiply in the given precision (of PRECISIONS) do so."""
+    set_in_layers(networks, "rounded", precision == "bfloat16")
+
+
+def set_in_layers(networks: nn.Module, name: str, value: bool) -> None:
+    """Set an attribute of all layers that have it."""
     for module in networks.modules():
-        if hasattr(module, "rounded"):
-            setattr(module, "rounded", precision == "bfloat16")  # noqa: B010 – mypy takes every attribute for a tensor
+        if hasattr(module, name):
+            setattr(module, name, value)
 
 
 class SeedMLP(nn.Module):

@@ -94,6 +94,11 @@ class RunDirectory:
         return (self.path / "done.json").exists()
 
     @property
+    def outcome(self) -> dict[str, Any]:
+        """What the done marker of a finished run says: status, seeds, seconds."""
+        return dict(json.loads((self.path / "done.json").read_text(encoding="utf-8")))
+
+    @property
     def status(self) -> str:
         """done, running, failed, interrupted, or missing."""
         if self.is_done:
@@ -201,7 +206,7 @@ def shorter(plain: Mapping[str, Any]) -> RunDirectory | None:
         stored = other.config()
         before = stored["trainer"]["epochs"]
         same = identity({**stored, "trainer": {**stored["trainer"], "epochs": epochs}}) == identity(plain)
-        finished = json.loads(path.read_text(encoding="utf-8"))["status"] == "done"
+        finished = other.outcome["status"] == "done"
         if same and finished and before < epochs and other.checkpoint.exists():
             found[before] = other
     return found[max(found)] if found else None

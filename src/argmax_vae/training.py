@@ -7,6 +7,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from argmax_vae.mixture import AttributeConfig, GaussianMixtureConfig
 from argmax_vae.mixture_vae import MixtureVAE, check_labels
 from argmax_vae.modules import DiscreteVAE, require
 from argmax_vae.pictures import pictures_of
+from argmax_vae.processes import WHOLE, Part, SharedBatches, in_processes
 from argmax_vae.progress import Progress
 from argmax_vae.runs import RunDirectory
 from argmax_vae.tracking import RunLabels, Tracker, open_tracker
@@ -38,11 +40,8 @@ HISTORY_COLUMNS = ("epoch", "seed", "validation_bound", "test_bound")
 class Record(pl.Callback):
     """Writes metrics and checkpoints at evaluations, feeds the tracker, and stops when every seed has diverged."""
 
-    def __init__(
-        self, run: RunDirectory, tracker: Tracker, every: int, evaluate_every: int, config_identity: str
-    ) -> None:
-        self.run, self.tracker = run, tracker
-        self.every, self.evaluate_every = every, evaluate_every
+    def __init__(self, run: RunDirectory, tracker: Tracker, every: int, config_identity: str) -> None:
+        self.run, self.tracker, self.every = run, tracker, every
         self.identity = config_identity
         self.seconds_before = 0.0
         self.started = time.monotonic()
@@ -54,6 +53,8 @@ class Record(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, DiscreteVAE)
+        if not trainer.is_global_zero:
+            return
         self.run.write_table("metrics.csv", module.history)
         self.tracker.log(module.history[-len(module.seeds) :])
 
@@ -63,7 +64,11 @@ class Record(pl.Callback):
             trainer.should_stop = True
 
     def save(self, trainer: pl.Trainer) -> None:
-        write_atomic(self.run.checkpoint, trainer.save_checkpoint)
+        """All processes come here, for Lightning to wait for them; the first one writes."""
+        if trainer.is_global_zero:
+            write_atomic(self.run.checkpoint, trainer.save_checkpoint)
+        else:
+            trainer.save_checkpoint(self.run.checkpoint)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["identity"] = self.identity
@@ -88,28 +93,33 @@ class SaveLast(pl.Callback):
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Silence Lightning's advice: about data-loader workers, its own deprecations, and products of its makers."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    loggers = {name: logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")}
+    levels = {name: logger.level for name, logger in loggers.items()}
+    for logger in loggers.values():
+        logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=PossibleUserWarning)
             warnings.filterwarnings("ignore", module="pytorch_lightning.*")
             yield
     finally:
-        logger.setLevel(level)
+        for name, logger in loggers.items():
+            logger.setLevel(levels[name])
 
 
-def device_of(requested: str) -> str:
-    """cpu or cuda. Raises UsageError when cuda is asked for and absent."""
+def device_of(requested: str, processes: int = 1) -> str:
+    """cpu or cuda. Raises UsageError when cuda is asked for and absent, or has fewer devices than processes."""
     available = torch.cuda.is_available()
     if requested == "cuda" and not available:
         raise UsageError("runtime.device=cuda: this machine has no CUDA device; use auto or cpu")
-    return "cuda" if available and requested != "cpu" else "cpu"
+    device = "cuda" if available and requested != "cpu" else "cpu"
+    if device == "cuda":
+        require(processes <= torch.cuda.device_count(), "runtime.processes", processes, "at most the CUDA devices")
+    return device
 
 
-def build(config: Config, dataset: Dataset) -> DiscreteVAE:
-    """The module that a configuration describes."""
+def build(config: Config, dataset: Dataset, part: Part = WHOLE) -> DiscreteVAE:
+    """The module that a configuration describes, for the process that trains on this part of every batch."""
     parts: dict[str, Any] = {
         "binarization": config.data.binarization,
         "model": config.model,
@@ -119,6 +129,7 @@ def build(config: Config, dataset: Dataset) -> DiscreteVAE:
         "trainer_config": config.trainer,
         "runtime": config.runtime,
         "seeds": list(config.seeds),
+        "part": part,
     }
     if isinstance(config.model, AttributeConfig):
         return AttributeVAE(dataset, config.supervision, attributes=config.data.attribute_names, **parts)
@@ -127,11 +138,12 @@ def build(config: Config, dataset: Dataset) -> DiscreteVAE:
     return DiscreteVAE(dataset, **parts)
 
 
-def lightning_trainer(config: Config, device: str, callbacks: list[pl.Callback]) -> pl.Trainer:
+def lightning_trainer(config: Config, device: str, callbacks: list[pl.Callback], part: Part = WHOLE) -> pl.Trainer:
     """A Lightning trainer that leaves files, logging and checkpoints to this package."""
     return pl.Trainer(
         accelerator="gpu" if device == "cuda" else "cpu",
-        devices=1,
+        devices=part.count,
+        strategy=SharedBatches() if part.count > 1 else "auto",
         max_epochs=config.trainer.epochs,
         check_val_every_n_epoch=config.trainer.evaluate_every,
         callbacks=callbacks,
@@ -184,7 +196,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def prerequisites(config: Config) -> tuple[str, Dataset]:
     """Device and data set of a run. Raises UsageError when one of them, or a place for the run, cannot be had."""
-    device = device_of(config.runtime.device)
+    device = device_of(config.runtime.device, config.runtime.processes)
     require_writable(Path(config.paths.runs))
     dataset = config.data.load(Path(config.paths.data))
     images = len(dataset.train.pixels)
@@ -217,12 +229,21 @@ def train(config: Config, plain: dict[str, Any]) -> str:
         continues = runs.shorter(plain)
         run.start(plain, continues)
         try:
+            if config.runtime.processes > 1:
+                in_processes(config.runtime.processes, fit_part, config, plain, continues)
+                return str(run.outcome["status"])
             return fit(config, plain, run, dataset, device, continues)
         except (UsageError, KeyboardInterrupt):
             raise
         except Exception:
             run.fail(traceback.format_exc())
             return "failed"
+
+
+def fit_part(part: Part, config: Config, plain: dict[str, Any], continues: RunDirectory | None) -> None:
+    """`fit` in one of several processes."""
+    dataset = config.data.load(Path(config.paths.data))
+    fit(config, plain, RunDirectory.of(plain), dataset, device_of(config.runtime.device), continues, part)
 
 
 def fit(
@@ -232,14 +253,15 @@ def fit(
     dataset: Dataset,
     device: str,
     continues: RunDirectory | None,
+    part: Part = WHOLE,
 ) -> str:
-    """The training itself, in a directory that exists.
+    """The training itself, in a directory that exists; of the processes that share a run the first one writes.
 
     Lightning turns Ctrl-C and SIGTERM into SystemExit; both leave here as KeyboardInterrupt.
     """
     config_identity = runs.identity(plain)
     checkpoint = resumable(run, config_identity, continues)
-    module = build(config, dataset)
+    module = build(config, dataset, part)
     labels = RunLabels(
         name=f"{config.model.latents} {config.estimator.name}, KL {config.objective.kl}"
         + (f", {config.supervision.labels} labels" if config.supervision.labels else ""),
@@ -248,13 +270,12 @@ def fit(
         config=plain,
         directory=run.path,
     )
-    tracker = open_tracker(config.tracker, labels)
+    tracker = open_tracker(replace(config.tracker, name="none") if part.rank else config.tracker, labels)
     try:
-        record = Record(run, tracker, config.runtime.checkpoint_every, config.trainer.evaluate_every, config_identity)
+        record = Record(run, tracker, config.runtime.checkpoint_every, config_identity)
+        progress = [] if part.rank else [Progress(run.path.name, config.trainer.epochs)]
         with quiet_lightning():
-            trainer = lightning_trainer(
-                config, device, [record, Progress(run.path.name, config.trainer.epochs), SaveLast(record)]
-            )
+            trainer = lightning_trainer(config, device, [record, *progress, SaveLast(record)], part)
             blocks = TrainingBlocks(
                 len(dataset.train.pixels),
                 config.seeds,
@@ -266,6 +287,8 @@ def fit(
             trainer.fit(module, loader(blocks), evaluation, ckpt_path=checkpoint, weights_only=True)
             seconds = record.seconds
             trainer.test(module, evaluation[1], verbose=False)
+        if part.rank:
+            return "done"
         rows = seed_rows(config, module, seconds, device)
         run.write_table("metrics.csv", module.history, columns=HISTORY_COLUMNS)
         run.write_table("seeds.csv", rows)

@@ -1,0 +1,104 @@
+"""One run by several processes of this machine: each trains on its part of every batch, gradients are averaged.
+
+As in distributed data parallelism every process holds all parameters. Noise is drawn for the whole batch and cut, so a
+run's numbers do not depend on how many processes share it, up to the rounding of sums in another order.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from pytorch_lightning.strategies import DDPStrategy
+from torch import Tensor
+
+from argmax_vae.randomness import NoiseSource
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of every batch that belongs to process `rank` of `count`."""
+
+    rank: int = 0
+    count: int = 1
+
+    def rows(self, batch: int) -> slice:
+        """The images of a batch that are this process's. `count` divides `batch`."""
+        size = batch // self.count
+        return slice(self.rank * size, (self.rank + 1) * size)
+
+    def noise(self, source: NoiseSource, *batches: int) -> NoiseSource:
+        """A source that draws for whole batches, which follow each other, and returns the rows of this process."""
+        return source if self.count == 1 else PartOfNoise(source, self, batches)
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace every tensor by its mean over the processes."""
+        if self.count == 1 or not tensors:
+            return
+        joined = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(joined)
+        joined /= self.count
+        for tensor, mean in zip(tensors, joined.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(mean.view_as(tensor))
+
+    def gather(self, losses: Tensor) -> Tensor:
+        """The losses (…, rows) of all processes, in the order of their ranks."""
+        if self.count == 1:
+            return losses
+        parts = [torch.empty_like(losses) for _ in range(self.count)]
+        dist.all_gather(parts, losses.contiguous())
+        return torch.cat(parts, -1)
+
+
+WHOLE = Part()
+"""All of a batch, for a run in one process."""
+
+
+class PartOfNoise:
+    """Draws as its source does for the whole of some batches, one after the other, and returns one process's rows."""
+
+    def __init__(self, source: NoiseSource, part: Part, batches: Sequence[int]) -> None:
+        self.source, self.part, self.batches = source, part, batches
+
+    def uniform(self, shape: Sequence[int], samples: int | None = None) -> Tensor:
+        """Uniform numbers on [0, 1) for the rows, the second axis of `shape`, that this process has of all."""
+        whole = self.source.uniform((shape[0], sum(self.batches), *shape[2:]), samples)
+        axis = 1 if samples is None else 2
+        parts = whole.split(list(self.batches), axis)
+        rows = [part.movedim(axis, 0)[self.part.rows(part.shape[axis])].movedim(0, axis) for part in parts]
+        return torch.cat(rows, axis)
+
+
+class SharedBatches(DDPStrategy):
+    """Lightning's processes, devices and barriers; gradients are averaged by the module's own steps."""
+
+    def configure_ddp(self) -> None:
+        """Leave the module unwrapped: a wrapper would see one backward pass a chunk, not one a step."""
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def in_processes(count: int, function: Callable[..., object], *arguments: Any) -> None:
+    """Call `function(part, *arguments)` in that many new processes, and wait for them.
+
+    Raises torch.multiprocessing.ProcessRaisedException, with its traceback, when one of them fails; the others are
+    then ended.
+    """
+    threads = max(1, torch.get_num_threads() // count)
+    torch.multiprocessing.spawn(enter, (count, free_port(), threads, function, arguments), nprocs=count)
+
+
+def enter(
+    rank: int, count: int, port: int, threads: int, function: Callable[..., object], arguments: tuple[Any, ...]
+) -> None:
+    """What a new process does: say in the environment, for Lightning, which one it is, and call the function."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "LOCAL_RANK": str(rank)}
+    torch.set_num_threads(threads)
+    function(Part(rank, count), *arguments)

@@ -1,0 +1,81 @@
+"""A run that several processes share: each sees its part of every batch, and the numbers stay the same."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from argmax_vae.errors import UsageError
+from argmax_vae.processes import Part
+from argmax_vae.randomness import SeedNoise
+from helpers import cell, metrics, train
+
+OVERRIDES = (
+    "model=mixture",
+    "model.latents=1x10",
+    "estimator=reinforce",
+    "estimator.baseline=moving_average",
+    "supervision=joint",
+    "supervision.labels=100",
+    "supervision.loss=cross_entropy",
+    "data.binarization=dynamic",
+    "seeds=[3,4]",
+)
+
+
+def test_parts_make_the_whole() -> None:
+    rows = [index for rank in range(4) for index in range(12)[Part(rank, 4).rows(12)]]
+    assert rows == list(range(12))
+
+
+@pytest.mark.parametrize("samples", [None, 3])
+def test_noise_of_the_parts_is_that_of_the_whole(samples: int | None) -> None:
+    axis = 1 if samples is None else 2
+
+    def source() -> SeedNoise:
+        return SeedNoise([0, 5], "cpu").restart(0, "noise")
+
+    whole = source().uniform((2, 12, 7), samples)
+    parts = [Part(rank, 2).noise(source(), 8, 4).uniform((2, 6, 7), samples) for rank in range(2)]
+    first, last = (
+        torch.cat([part.narrow(axis, start, size) for part in parts], axis) for start, size in ((0, 4), (4, 2))
+    )
+    assert torch.equal(torch.cat([first, last], axis), whole)
+
+
+def test_alone_nothing_is_averaged_or_gathered() -> None:
+    values = torch.arange(3.0)
+    Part().average([values])
+    assert torch.equal(Part().gather(values), torch.arange(3.0))
+
+
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    alone, shared = train(tmp_path / "alone", *OVERRIDES), train(tmp_path / "shared", *OVERRIDES, "runtime.processes=2")
+    assert alone.path.name == shared.path.name
+    pd.testing.assert_frame_equal(metrics(alone), metrics(shared), rtol=1e-4)
+    first, second = (torch.load(run.best, weights_only=True)["networks"] for run in (alone, shared))
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=1e-3, atol=1e-5, msg=name)
+    assert pd.read_csv(shared.path / "seeds.csv")["path"].str.contains("2 processes").all()
+    assert sorted(path.name for path in shared.path.iterdir()) == sorted(path.name for path in alone.path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("runtime.processes=3",), "runtime.processes=3 must be a divisor of trainer.batch=200"),
+        (
+            (*OVERRIDES, "supervision.labelled_batch=25", "runtime.processes=2"),
+            "runtime.processes=2 must be a divisor of supervision.labelled_batch=25",
+        ),
+        (
+            ("estimator=rebar", "estimator.reduction=batch", "runtime.processes=2"),
+            "runtime.processes=2 must be 1 with estimator.reduction=batch",
+        ),
+        (("runtime.processes=0",), "runtime.processes=0 must be at least 1"),
+    ],
+)
+def test_what_cannot_be_shared(tmp_path: Path, overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        cell(tmp_path, *overrides)
