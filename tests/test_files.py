@@ -1,12 +1,14 @@
 """Files are whole or absent."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from argmax_vae.errors import UsageError
-from argmax_vae.files import require_writable, write_atomic, write_json, write_text
+from argmax_vae.files import keep_copy, require_writable, write_atomic, write_json, write_text
 
 
 def test_text_and_json_come_back(tmp_path: Path) -> None:
@@ -53,3 +55,32 @@ def test_require_writable_touches_nothing(tmp_path: Path) -> None:
     require_writable(tmp_path / "a" / "b")
     require_writable(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_a_usage_error_and_leaves_the_old_file(tmp_path: Path) -> None:
+    write_text(tmp_path / "file", "old")
+
+    def fill(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(UsageError, match="No space left on device; make room"):
+        write_atomic(tmp_path / "file", fill)
+    assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("file", "old")]
+
+
+def test_a_kept_copy_stays_when_its_file_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, copy = tmp_path / "last", tmp_path / "previous"
+
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    for content, patched in (("first", False), ("second", True), ("third", False)):
+        write_text(path, content)
+        with monkeypatch.context() as context:
+            if patched:
+                context.setattr(Path, "hardlink_to", refuse)
+            keep_copy(path, copy)
+        write_text(path, "newer")
+        assert copy.read_text() == content
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["last", "previous"]

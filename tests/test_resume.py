@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -170,6 +171,30 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path: Path, capsys: pytest.Capture
     assert not run.is_done
     run.checkpoint.unlink()
     assert main(["train", *TINY, f"paths.runs={tmp_path}"]) == 0
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda content: b""])
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(
+    damage: Callable[[bytes], bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole = train(tmp_path / "whole", *FOUR)
+    with monkeypatch.context() as interrupted:
+        raise_after(interrupted, 3, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "parts", *FOUR)
+    parts = RunDirectory.of(cell(tmp_path / "parts", *FOUR).plain)
+    epochs = [training.load_checkpoint(path)["epoch"] for path in (parts.previous, parts.checkpoint)]
+    assert epochs == [1, 2]
+    parts.checkpoint.write_bytes(damage(parts.checkpoint.read_bytes()))
+    assert training.load_checkpoint(parts.previous)["epoch"] == 1
+    capsys.readouterr()
+    train(tmp_path / "parts", *FOUR)
+    assert f"argmax-vae: {parts.checkpoint} is damaged, going on from previous.ckpt\n" in capsys.readouterr().err
+    same_numbers(whole, parts)
+    assert not parts.previous.exists()
 
 
 def test_a_checkpoint_of_another_configuration_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,9 @@
 """Files that are either whole or not there: written under a temporary name, then renamed."""
 
+import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,23 +18,41 @@ from argmax_vae.errors import UsageError
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it to `path`.
 
-    Raises UsageError when the directory cannot be written to.
+    Raises UsageError when the directory cannot be written to, or the disk is full.
     """
+    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
-    except OSError as error:
-        raise UsageError(
-            f"cannot write {path}: {error.strerror}; choose another directory (paths.runs, paths.results)"
-        ) from None
-    temporary = Path(name)
-    try:
+        temporary = Path(name)
         write(temporary)
         temporary.chmod(0o644)
         temporary.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, error: OSError) -> UsageError:
+    """What to say when the operating system refuses to write a file."""
+    advice = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose another directory"
+    return UsageError(f"cannot write {path}: {error.strerror}; {advice} (paths.runs, paths.results)")
+
+
+def keep_copy(path: Path, copy: Path) -> None:
+    """Let `copy`, beside `path`, be what `path` is now, without copying its bytes where the file system can."""
+
+    def link(temporary: Path) -> None:
+        temporary.unlink()
+        try:
+            temporary.hardlink_to(path)
+        except OSError:
+            shutil.copyfile(path, temporary)
+
+    write_atomic(copy, link)
 
 
 @contextmanager
@@ -50,9 +70,7 @@ def claimed(path: Path, seconds: float) -> Iterator[bool]:
         yield False
         return
     except OSError as error:
-        raise UsageError(
-            f"cannot write {path}: {error.strerror}; choose another directory (paths.runs, paths.results)"
-        ) from None
+        raise cannot_write(path, error) from None
     try:
         yield True
     finally:

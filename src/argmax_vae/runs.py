@@ -3,6 +3,7 @@
 config.yaml       the whole configuration             provenance.json   commit, versions, device, command
 metrics.csv       a row per evaluation and seed        seeds.csv         a row of final numbers per seed
 last.ckpt         to go on from, also with more epochs   best.ckpt         best networks of each seed
+previous.ckpt     the one before last.ckpt, while a run is going on
 confusion.csv     test images of each class by value of z, for a mixture
 samples.png       images of random codes               reconstructions.png   test images above theirs
 done.json         written last                         error.txt         traceback of a run that failed
@@ -71,6 +72,10 @@ class RunDirectory:
     @property
     def checkpoint(self) -> Path:
         return self.path / "last.ckpt"
+
+    @property
+    def previous(self) -> Path:
+        return self.path / "previous.ckpt"
 
     @property
     def best(self) -> Path:

@@ -1,7 +1,9 @@
 """Trains one run from its configuration: builds the parts, fits, evaluates the best networks, writes the files."""
 
+import io
 import logging
 import math
+import sys
 import time
 import traceback
 import warnings
@@ -22,7 +24,7 @@ from argmax_vae.data.datasets import Dataset
 from argmax_vae.data.index_blocks import EvaluationBlocks, TrainingBlocks, loader
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
-from argmax_vae.files import claimed, require_writable, write_atomic
+from argmax_vae.files import claimed, keep_copy, require_writable, write_atomic
 from argmax_vae.mixture import AttributeConfig, GaussianMixtureConfig
 from argmax_vae.mixture_vae import MixtureVAE, check_labels
 from argmax_vae.modules import DiscreteVAE, require
@@ -66,6 +68,8 @@ class Record(pl.Callback):
     def save(self, trainer: pl.Trainer) -> None:
         """All processes come here, for Lightning to wait for them; the first one writes."""
         if trainer.is_global_zero:
+            if self.run.checkpoint.exists():
+                keep_copy(self.run.checkpoint, self.run.previous)
             write_atomic(self.run.checkpoint, trainer.save_checkpoint)
         else:
             trainer.save_checkpoint(self.run.checkpoint)
@@ -167,18 +171,25 @@ def evaluation_loaders(config: Config, dataset: Dataset) -> list[Any]:
 
 
 def resumable(run: RunDirectory, config_identity: str, continues: RunDirectory | None) -> Path | None:
-    """The checkpoint to resume from: the run's own, else that of the shorter run that this one continues.
+    """The checkpoint to resume from: the run's last whole one, else that of the shorter run that this one continues.
 
-    Raises UsageError when it is damaged or another config's.
+    Raises UsageError when all are damaged, or another config's.
     """
-    if not run.checkpoint.exists():
-        if continues is not None:
-            load_checkpoint(continues.checkpoint)
-        return continues.checkpoint if continues else None
-    stored = load_checkpoint(run.checkpoint)
-    if stored.get("identity") != config_identity:
-        raise UsageError(f"{run.checkpoint} belongs to another configuration; remove {run.path} or change the config")
-    return run.checkpoint
+    own = [path for path in (run.checkpoint, run.previous) if path.exists()]
+    for path in own:
+        try:
+            stored = load_checkpoint(path)
+        except UsageError:
+            if path == own[-1]:
+                raise
+            print(f"argmax-vae: {path} is damaged, going on from {own[-1].name}", file=sys.stderr)
+            continue
+        if stored.get("identity") != config_identity:
+            raise UsageError(f"{path} belongs to another configuration; remove {run.path} or change the config")
+        return path
+    if continues is not None:
+        load_checkpoint(continues.checkpoint)
+    return continues.checkpoint if continues else None
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -302,6 +313,7 @@ def fit(
         status = "diverged" if all(row["status"] == "diverged" for row in rows) else "done"
         done = {"status": status, "seeds": list(config.seeds), "seconds": round(seconds, 3)}
         runs.write_json(run.path / "done.json", done)
+        run.previous.unlink(missing_ok=True)
         return status
     except SystemExit as error:
         raise KeyboardInterrupt from error
@@ -311,8 +323,9 @@ def fit(
 
 def save_best(run: RunDirectory, module: DiscreteVAE, config_identity: str) -> None:
     """Write the best networks of each seed as a plain dict of tensors."""
-    content = {"identity": config_identity, "networks": module.best.state_dict()}
-    write_atomic(run.best, lambda temporary: torch.save(content, temporary))
+    stream = io.BytesIO()
+    torch.save({"identity": config_identity, "networks": module.best.state_dict()}, stream)
+    write_atomic(run.best, lambda temporary: temporary.write_bytes(stream.getvalue()))
 
 
 def seed_rows(config: Config, module: DiscreteVAE, seconds: float, device: str) -> list[dict[str, Any]]:
