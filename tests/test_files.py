@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from argmax_vae.errors import UsageError
-from argmax_vae.files import keep_copy, require_writable, write_atomic, write_json, write_text
+from argmax_vae.files import require_writable, write_atomic, write_json, write_keeping, write_text
 
 
 def test_text_and_json_come_back(tmp_path: Path) -> None:
@@ -69,18 +69,24 @@ def test_a_full_disk_is_a_usage_error_and_leaves_the_old_file(tmp_path: Path) ->
     assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("file", "old")]
 
 
-def test_a_kept_copy_stays_when_its_file_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, copy = tmp_path / "last", tmp_path / "previous"
+def test_what_a_file_was_is_kept_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, before = tmp_path / "last", tmp_path / "previous"
 
     def refuse(self: Path, target: Path) -> None:
         raise OSError(errno.EPERM, "no links here")
 
-    for content, patched in (("first", False), ("second", True), ("third", False)):
-        write_text(path, content)
+    def fail(temporary: Path) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    write_keeping(path, before, lambda temporary: temporary.write_text("0"))
+    assert not before.exists()
+    for content, links in (("1", True), ("2", False), ("3", True)):
         with monkeypatch.context() as context:
-            if patched:
+            if not links:
                 context.setattr(Path, "hardlink_to", refuse)
-            keep_copy(path, copy)
-        write_text(path, "newer")
-        assert copy.read_text() == content
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["last", "previous"]
+            write_keeping(path, before, lambda temporary, text=content: temporary.write_text(text))
+        assert (path.read_text(), before.read_text()) == (content, str(int(content) - 1))
+        assert not path.samefile(before)
+    with pytest.raises(UsageError):
+        write_keeping(path, before, fail)
+    assert {entry.name: entry.read_text() for entry in tmp_path.iterdir()} == {"last": "3", "previous": "2"}

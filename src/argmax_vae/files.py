@@ -42,8 +42,13 @@ def cannot_write(path: Path, error: OSError) -> UsageError:
     return UsageError(f"cannot write {path}: {error.strerror}; {advice} (paths.runs, paths.results)")
 
 
-def keep_copy(path: Path, copy: Path) -> None:
-    """Let `copy`, beside `path`, be what `path` is now, without copying its bytes where the file system can."""
+def write_keeping(path: Path, before: Path, write: Callable[[Path], object]) -> None:
+    """As `write_atomic`; what `path` was until then becomes `before`, beside it, without copying where that can be."""
+
+    def write_and_keep(temporary: Path) -> None:
+        write(temporary)
+        if path.exists():
+            write_atomic(before, link)
 
     def link(temporary: Path) -> None:
         temporary.unlink()
@@ -52,7 +57,7 @@ def keep_copy(path: Path, copy: Path) -> None:
         except OSError:
             shutil.copyfile(path, temporary)
 
-    write_atomic(copy, link)
+    write_atomic(path, write_and_keep)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from argmax_vae.data.datasets import Dataset
 from argmax_vae.data.index_blocks import EvaluationBlocks, TrainingBlocks, loader
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
-from argmax_vae.files import claimed, keep_copy, require_writable, write_atomic
+from argmax_vae.files import claimed, require_writable, write_atomic, write_keeping
 from argmax_vae.mixture import AttributeConfig, GaussianMixtureConfig
 from argmax_vae.mixture_vae import MixtureVAE, check_labels
 from argmax_vae.modules import DiscreteVAE, require
@@ -68,9 +68,7 @@ class Record(pl.Callback):
     def save(self, trainer: pl.Trainer) -> None:
         """All processes come here, for Lightning to wait for them; the first one writes."""
         if trainer.is_global_zero:
-            if self.run.checkpoint.exists():
-                keep_copy(self.run.checkpoint, self.run.previous)
-            write_atomic(self.run.checkpoint, trainer.save_checkpoint)
+            write_keeping(self.run.checkpoint, self.run.previous, trainer.save_checkpoint)
         else:
             trainer.save_checkpoint(self.run.checkpoint)
 
