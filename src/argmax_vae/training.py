@@ -17,7 +17,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 
-from argmax_vae import runs
+from argmax_vae import joining, runs
 from argmax_vae.attribute_vae import AttributeVAE, check_shape
 from argmax_vae.config import Config
 from argmax_vae.data.datasets import Dataset
@@ -225,7 +225,8 @@ def prerequisites(config: Config) -> tuple[str, Dataset]:
 def train(config: Config, plain: dict[str, Any]) -> str:
     """Train a run to the end, or go on with it, and return its status: done, diverged, failed, or running elsewhere.
 
-    A run that is done already is left alone; one that only has more epochs than another goes on where that one ended.
+    A run that is done already is left alone; one that only has more epochs than another goes on where that one ended;
+    of one that only has more seeds, the new ones are trained.
     An exception is kept in `error.txt`, except for UsageError and interruption, which go to the caller.
     """
     run = RunDirectory.of(plain)
@@ -235,6 +236,9 @@ def train(config: Config, plain: dict[str, Any]) -> str:
     with claimed(run.claim, CLAIM_SECONDS) as mine:
         if not mine or run.is_done:
             return "done" if run.is_done else "running"
+        parts = joining.parts(plain)
+        if parts.found:
+            return train_rest(config, plain, run, parts)
         continues = runs.shorter(plain)
         run.start(plain, continues)
         try:
@@ -247,6 +251,20 @@ def train(config: Config, plain: dict[str, Any]) -> str:
         except Exception:
             run.fail(traceback.format_exc())
             return "failed"
+
+
+def train_rest(config: Config, plain: dict[str, Any], run: RunDirectory, parts: joining.Parts) -> str:
+    """Train the seeds that no finished run has, as a run of their own, and join all; returns the status."""
+    found = dict(parts.found)
+    if parts.missing:
+        rest = {**plain, "seeds": parts.missing}
+        while (status := train(replace(config, seeds=parts.missing), rest)) == "running":
+            time.sleep(CLAIM_SECONDS)
+        if status == "failed":
+            run.fail(f"seeds {parts.missing}: {RunDirectory.of(rest).reason}")
+            return status
+        found[RunDirectory.of(rest)] = parts.missing
+    return joining.join(run, plain, found)
 
 
 def fit_part(part: Part, config: Config, plain: dict[str, Any], continues: RunDirectory | None) -> None:

@@ -1,0 +1,112 @@
+"""More seeds for a finished run: only the new ones are trained, then the files of both become one run.
+
+Seeds do not know of each other, so a run of many is the same as its seeds trained apart, up to rounding.
+"""
+
+import io
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from argmax_vae import runs
+from argmax_vae.files import write_atomic, write_json
+from argmax_vae.runs import RunDirectory
+
+TABLES = ("metrics.csv", "seeds.csv", "confusion.csv")
+PICTURES = ("samples.png", "reconstructions.png")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Finished runs that share no seed, and which of theirs each gives to the run that they make up."""
+
+    found: dict[RunDirectory, list[int]]
+    missing: list[int]
+
+
+def parts(plain: Mapping[str, Any]) -> Parts:
+    """The finished runs beside this one that differ from it in nothing but having some of its seeds, largest first."""
+    run, wanted = RunDirectory.of(plain), list(plain["seeds"])
+    candidates = []
+    for marker in sorted(run.path.parent.glob(f"{run.path.name.rsplit('-', 1)[0]}-*/done.json")):
+        other = RunDirectory(marker.parent)
+        stored = other.config()
+        same = runs.identity({**stored, "seeds": wanted}) == runs.identity(plain)
+        if same and set(stored["seeds"]) < set(wanted) and other.checkpoint.exists():
+            candidates.append((other, list(stored["seeds"])))
+    found: dict[RunDirectory, list[int]] = {}
+    missing = wanted
+    for other, seeds in sorted(candidates, key=lambda candidate: -len(candidate[1])):
+        if set(seeds) <= set(missing):
+            found[other] = seeds
+            missing = [seed for seed in missing if seed not in seeds]
+    return Parts(found, missing)
+
+
+def join(run: RunDirectory, plain: Mapping[str, Any], found: Mapping[RunDirectory, Sequence[int]]) -> str:
+    """Write the files of a run from those of runs that have all its seeds between them; returns its status."""
+    wanted = list(plain["seeds"])
+    run.start(dict(plain))
+    origin = {**run.provenance(), "joins": [{"run": part.path.name, **part.provenance()} for part in found]}
+    write_json(run.path / "provenance.json", origin)
+    for name in TABLES:
+        paths = [part.path / name for part in found if (part.path / name).exists()]
+        frames = [pd.read_csv(path) for path in paths]
+        if frames:
+            rows = in_order(pd.concat(frames, ignore_index=True), wanted)
+            write_atomic(run.path / name, partial(rows.to_csv, index=False))
+    order = [seed for seeds in found.values() for seed in seeds]
+    positions = torch.tensor([order.index(seed) for seed in wanted])
+    for target in (run.checkpoint, run.best):
+        contents = [torch.load(part.path / target.name, map_location="cpu", weights_only=True) for part in found]
+        content = joined(contents, positions)
+        content["identity"] = runs.identity(plain)
+        if "history" in content:
+            rows = [row for part in contents for row in part["history"]]
+            content["history"] = sorted(rows, key=lambda row: (row["epoch"], wanted.index(row["seed"])))
+        write_atomic(target, written(content))
+    first = next(part for part, seeds in found.items() if wanted[0] in seeds)
+    for name in PICTURES:
+        write_atomic(run.path / name, partial(shutil.copyfile, first.path / name))
+    outcomes = [part.outcome for part in found]
+    status = "done" if any(outcome["status"] == "done" for outcome in outcomes) else "diverged"
+    seconds = round(sum(outcome["seconds"] for outcome in outcomes), 3)
+    write_json(run.path / "done.json", {"status": status, "seeds": wanted, "seconds": seconds})
+    return status
+
+
+def in_order(frame: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:
+    """Rows as one run writes them: by epoch where there are epochs of curves, then seeds in their order."""
+    ranks = {seed: position for position, seed in enumerate(seeds)}
+    keys = ["epoch", "seed"] if "epoch" in frame else ["seed"]
+    return frame.sort_values(
+        keys, key=lambda column: column.map(ranks) if column.name == "seed" else column, kind="stable"
+    )
+
+
+def joined(contents: Sequence[Any], positions: Tensor) -> Any:
+    """Nested values of several checkpoints as those of one: tensors with a seed axis, the first, are put together.
+
+    `positions` says where each seed of the result lies among those of all parts. Other values are those of the first.
+    """
+    first = contents[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(contents))[positions] if first.ndim else first
+    if isinstance(first, dict):
+        return {key: joined([content[key] for content in contents], positions) for key in first}
+    if isinstance(first, list) and all(isinstance(item, dict) for item in first):
+        return [joined(items, positions) for items in zip(*contents, strict=False)]
+    return first
+
+
+def written(content: dict[str, Any]) -> Callable[[Any], object]:
+    """A writer of a dict of tensors and plain values."""
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    return lambda temporary: temporary.write_bytes(stream.getvalue())

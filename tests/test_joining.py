@@ -1,0 +1,90 @@
+"""More seeds for a finished run: only the new ones are trained, and the files are those of one run."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from argmax_vae import training
+from argmax_vae.runs import RunDirectory
+from helpers import cell, metrics, raise_after, seeds, train
+
+CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-4}
+"""Nats of 40: products of many and of few seeds may sum in another order, which training amplifies."""
+KINDS = {
+    "direct": (),
+    "relax": ("estimator=relax",),
+    "moving average": ("estimator=reinforce", "estimator.baseline=moving_average"),
+    "mixture": ("model=mixture", "model.latents=1x10", "supervision=joint", "supervision.labels=50"),
+}
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Fills with the seeds of every run that is fitted."""
+    found = []
+    original = training.fit
+
+    def watching(config: Any, *others: Any) -> str:
+        found.append(list(config.seeds))
+        return original(config, *others)
+
+    monkeypatch.setattr(training, "fit", watching)
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_new_seeds_are_trained_and_joined(kind: str, tmp_path: Path, trained: list[list[int]]) -> None:
+    overrides = (*KINDS[kind], "runtime.checkpoint_every=1")
+    whole = train(tmp_path / "whole", *overrides, "seeds=[8,3,5]")
+    train(tmp_path / "parts", *overrides, "seeds=[3,5]")
+    run = train(tmp_path / "parts", *overrides, "seeds=[8,3,5]")
+    assert trained == [[8, 3, 5], [3, 5], [8]]
+    assert run.path.name == whole.path.name
+    pd.testing.assert_frame_equal(metrics(run), metrics(whole), **CLOSE)
+    pd.testing.assert_frame_equal(seeds(run), seeds(whole), **CLOSE)
+    assert {path.name for path in run.path.iterdir()} == {path.name for path in whole.path.iterdir()}
+    assert run.outcome["seeds"] == [8, 3, 5]
+    assert len(run.provenance()["joins"]) == 2
+    for name in ("best.ckpt", "last.ckpt"):
+        first, second = (torch.load(each.path / name, weights_only=True) for each in (run, whole))
+        assert first.keys() == second.keys()
+        assert first["identity"] == second["identity"]
+        key = "networks" if name == "best.ckpt" else "state_dict"
+        for parameter, value in second[key].items():
+            torch.testing.assert_close(first[key][parameter], value, rtol=1e-3, atol=1e-4, msg=parameter)
+    longer = [train(tmp_path / where, *overrides, "seeds=[8,3,5]", "trainer.epochs=3") for where in ("whole", "parts")]
+    assert [each.provenance()["continues"]["run"] for each in longer] == [whole.path.name] * 2
+    pd.testing.assert_frame_equal(metrics(longer[0]), metrics(longer[1]), **CLOSE)
+
+
+def test_runs_that_have_all_seeds_are_joined_without_training(tmp_path: Path, trained: list[list[int]]) -> None:
+    for given in ("[1]", "[4,2]", "[2]", "[2,9]"):
+        train(tmp_path, f"seeds={given}")
+    train(tmp_path, "seeds=[3]", "optim.learning_rate=0.01")
+    trained.clear()
+    run = train(tmp_path, "seeds=[1,2,4]")
+    assert trained == []
+    assert list(seeds(run)["seed"]) == [1, 2, 4]
+    assert list(metrics(run)["seed"]) == [1, 2, 4] * 2
+
+
+def test_a_stopped_addition_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(tmp_path, "seeds=[0]")
+    with monkeypatch.context() as interrupted:
+        raise_after(interrupted, 1, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, "seeds=[0,1]")
+    assert RunDirectory.of(cell(tmp_path, "seeds=[0,1]").plain).status == "missing"
+    assert train(tmp_path, "seeds=[0,1]").is_done
+
+
+def test_a_failed_addition_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(tmp_path, "seeds=[0]")
+    with monkeypatch.context() as broken:
+        raise_after(broken, 1, RuntimeError("node lost"))
+        run = train(tmp_path, "seeds=[0,1]")
+    assert (run.status, run.reason) == ("failed", "seeds [1]: RuntimeError: node lost")
+    assert train(tmp_path, "seeds=[0,1]").is_done
