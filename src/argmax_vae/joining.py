@@ -59,8 +59,8 @@ def join(run: RunDirectory, plain: Mapping[str, Any], found: Mapping[RunDirector
         paths = [part.path / name for part in found if (part.path / name).exists()]
         frames = [pd.read_csv(path) for path in paths]
         if frames:
-            rows = in_order(pd.concat(frames, ignore_index=True), wanted)
-            write_atomic(run.path / name, partial(rows.to_csv, index=False))
+            frame = in_order(pd.concat(frames, ignore_index=True), wanted)
+            write_atomic(run.path / name, partial(frame.to_csv, index=False))
     order = [seed for seeds in found.values() for seed in seeds]
     positions = torch.tensor([order.index(seed) for seed in wanted])
     for target in (run.checkpoint, run.best):
