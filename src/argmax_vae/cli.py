@@ -7,7 +7,7 @@ Exit codes: 0 done, 1 some cells failed, 2 bad usage or configuration, 130 inter
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from argmax_vae import __version__
 from argmax_vae.errors import UsageError
@@ -25,7 +25,16 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"argmax-vae {__version__}")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+    add_training(verbs)
+    add_reading(verbs)
+    return top
 
+
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_training(verbs: Verbs) -> None:
+    """The verbs that train or measure."""
     train = add(verbs, "train", "train one run, or a sweep of runs with -m", TRAIN_EXAMPLES)
     train.add_argument("overrides", nargs="*", help="group=option or key=value; with -m values may be comma-separated")
     train.add_argument(
@@ -39,6 +48,15 @@ def parser() -> argparse.ArgumentParser:
     reproduce.add_argument("overrides", nargs="*", help="overrides for every cell, such as trainer.epochs=10")
     reproduce.add_argument("--dry-run", action="store_true", help="list the cells and their state, train nothing")
 
+    search = add(verbs, "search", "search over values on validation, with Optuna", SEARCH_EXAMPLES)
+    search.add_argument("config", help="primary config that the trials start from, such as train")
+    search.add_argument("overrides", nargs="*", help="values that stay, and spaces such as 'KEY=interval(0,1)'")
+    search.add_argument("--name", help="of the search in searches.csv (default: that of the config)")
+    search.add_argument("--trials", type=int, default=20, help="how many (default: 20)")
+    search.add_argument("--metric", default="validation_bound", help="or validation_accuracy, for models with labels")
+    search.add_argument("--sampler-seed", type=int, default=0, metavar="N", help="of what is proposed (default: 0)")
+    search.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="files of record")
+
     evaluate = add(verbs, "evaluate", "evaluate the best networks of a finished run again", EVALUATE_EXAMPLES)
     evaluate.add_argument("run", type=Path, help="directory of a run")
     evaluate.add_argument(
@@ -51,6 +69,17 @@ def parser() -> argparse.ArgumentParser:
     gradients.add_argument("target", metavar="RUN_OR_CONFIG", help="directory of a run, or primary config to train")
     gradients.add_argument("overrides", nargs="*", help="such as laboratory.repeats=100; any key for a config")
 
+    bench = add(verbs, "bench", "measure steps per second of the dense and the fast path", BENCH_EXAMPLES)
+    bench.add_argument("--seconds", type=float, default=2.0, help="time per measurement (default: 2)")
+    bench.add_argument("--latents", nargs="+", default=["20x10", "20x2", "1x40"], metavar="NxK")
+    bench.add_argument("--seeds", nargs="+", type=int, default=[1, 4, 16], metavar="S")
+    bench.add_argument("--estimators", nargs="+", metavar="NAME", help="only these (default: every registered one)")
+    bench.add_argument("--model", default="linear", help="linear (default), or deep: the networks of Figure 6")
+    bench.add_argument("--output", type=Path, metavar="FILE", help="also write a csv, such as results/speed.csv")
+
+
+def add_reading(verbs: Verbs) -> None:
+    """The verbs that read what is there."""
     runs = add(verbs, "runs", "list runs and their state", RUNS_EXAMPLES)
     runs.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="directory of the runs")
     only = runs.add_mutually_exclusive_group()
@@ -73,19 +102,8 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--metric", default="test_bound", help="a column of seeds.csv (default: test_bound)")
     compare.add_argument("--output", type=Path, metavar="FILE.svg", help="also draw it")
 
-    bench = add(verbs, "bench", "measure steps per second of the dense and the fast path", BENCH_EXAMPLES)
-    bench.add_argument("--seconds", type=float, default=2.0, help="time per measurement (default: 2)")
-    bench.add_argument("--latents", nargs="+", default=["20x10", "20x2", "1x40"], metavar="NxK")
-    bench.add_argument("--seeds", nargs="+", type=int, default=[1, 4, 16], metavar="S")
-    bench.add_argument("--estimators", nargs="+", metavar="NAME", help="only these (default: every registered one)")
-    bench.add_argument("--model", default="linear", help="linear (default), or deep: the networks of Figure 6")
-    bench.add_argument("--output", type=Path, metavar="FILE", help="also write a csv, such as results/speed.csv")
-    return top
 
-
-def add(
-    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str, examples: str
-) -> argparse.ArgumentParser:
+def add(verbs: Verbs, name: str, summary: str, examples: str) -> argparse.ArgumentParser:
     return verbs.add_parser(
         name,
         help=summary,
@@ -106,6 +124,11 @@ REPRODUCE_EXAMPLES = """\
   argmax-vae reproduce figure2 --dry-run
   argmax-vae reproduce figure2 paths.data=/data/torchvision
   argmax-vae reproduce figure2 trainer.epochs=10 model.latents=20x2
+"""
+SEARCH_EXAMPLES = """\
+  argmax-vae search train data=digits seeds=[100] trainer.epochs=20 'estimator.epsilon.value=tag(log,interval(0.01,1))'
+  argmax-vae search train experiment=written_gumbel_softmax seeds=[100] trainer.epochs=20 --trials 30 --name tau \\
+      'estimator.temperature.value=interval(0.05,1)' 'optim.learning_rate=tag(log,interval(1e-4,1e-2))'
 """
 EVALUATE_EXAMPLES = """\
   argmax-vae evaluate runs/mnist-linear-20x10-direct-kl_none-0123456789
@@ -145,6 +168,7 @@ def main(arguments: list[str] | None = None) -> int:
         verb = {
             "train": train_verb,
             "reproduce": reproduce_verb,
+            "search": search_verb,
             "evaluate": evaluate_verb,
             "gradients": gradients_verb,
             "runs": runs_verb,
@@ -190,6 +214,22 @@ def reproduce_verb(given: argparse.Namespace) -> int:
 
         return measure_gradients(given.table, given.overrides)
     return sweep.reproduce(given.table, given.overrides, given.dry_run)
+
+
+def search_verb(given: argparse.Namespace) -> int:
+    from argmax_vae.search import search
+
+    found = search(
+        given.config,
+        given.overrides,
+        given.name or given.config,
+        given.trials,
+        given.metric,
+        given.sampler_seed,
+        given.results,
+    )
+    print(found[["trial", "choices", "score", "winner"]].to_string(index=False))
+    return DONE if found["winner"].any() else SOME_FAILED
 
 
 def evaluate_verb(given: argparse.Namespace) -> int:
