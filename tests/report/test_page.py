@@ -110,7 +110,9 @@ def make_run(path: Path, done: bool = True, **provenance) -> Path:
         Image.fromarray(np.full((5, 6), grey, dtype=np.uint8)).save(path / name)
     if done:
         seeds = {"seed": [0, 1, 2], "status": ["done", "diverged", "done"], "test_bound": [100.0, np.nan, 102.0]}
-        pd.DataFrame(seeds | {"test_accuracy": [0.5, np.nan, 0.75], "device": "a GPU"}).to_csv(path / "seeds.csv")
+        pd.DataFrame(seeds | {"test_accuracy": [0.5, np.nan, 0.75], "device": "a GPU", "schedule": "ε = 1"}).to_csv(
+            path / "seeds.csv"
+        )
         (path / "done.json").write_text("{}")
     return path
 
@@ -253,7 +255,7 @@ def test_runs_have_numbers_choices_and_origin(tmp_path: Path) -> None:
     default = {"model": {"latents": "20x10"}, "estimator": {"name": "direct", "epsilon": {"name": "exponential"}}}
     run = page_runs.read(RunDirectory(path), default | {"trainer": {"epochs": 7, "batch": 100}})
     assert (run.row["status"], run.row["seeds done"], run.row["epochs"]) == ("done", "2 of 3", "7")
-    assert run.row["test bound (nats)"] == "101.00 ± 12.71"
+    assert run.row["test bound"] == "101.00 ± 12.71"
     assert run.metrics["test_accuracy (%)"].startswith("62.50 ± ")
     assert run.choices == {
         "model.latents": "20x2",

@@ -40,15 +40,30 @@
     return shown.replace("-", "−");
   };
 
+  // As in page_charts.py: round values between low and high, and the ends of a series' intervals.
+  const ticks = (low, high, number = 5) => {
+    const size = (high - low) / number;
+    const power = 10 ** Math.floor(Math.log10(size));
+    const step = power * [1, 2, 2.5, 5, 10].find((factor) => factor * power >= size * (1 - 1e-9));
+    const found = [];
+    for (let index = Math.ceil(low / step); index <= Math.floor(high / step); index += 1) {
+      found.push(Number((index * step).toFixed(10)));
+    }
+    return found;
+  };
+  const ends = (one) => one.mean.map((mean, index) => [mean - one.half_width[index], mean + one.half_width[index]]);
+
   for (const chart of document.querySelectorAll(".chart")) {
     const { domain, box, series } = JSON.parse(chart.querySelector("script").textContent);
     const plot = chart.querySelector(".plot");
+    const levels = plot.querySelector(".levels");
     const line = chart.querySelector(".epoch");
     const buttons = [...chart.querySelectorAll(".legend button")];
     const drawn = [...plot.querySelectorAll("g.series")];
     const epochs = [...new Set(series.flatMap((one) => one.epochs))].sort((a, b) => a - b);
     const x = (epoch) => box[0] + ((epoch - domain[0]) / (domain[1] - domain[0])) * (box[2] - box[0]);
     const y = (value) => box[3] - ((value - domain[2]) / (domain[3] - domain[2])) * (box[3] - box[1]);
+    const isShown = (index) => buttons[index].getAttribute("aria-pressed") === "true";
     const cursor = element("path", { class: "cursor" });
     const clipped = drawn[0].parentNode;
     clipped.append(cursor);
@@ -69,14 +84,37 @@
           dots[index].setAttribute("cx", x(one.epochs[at]));
           dots[index].setAttribute("cy", y(one.mean[at]));
         }
-        const hidden = buttons[index].getAttribute("aria-pressed") === "false";
-        return hidden || at < 0 ? "" : `${one.label} ${text(one, at)}`;
+        return isShown(index) && at >= 0 ? `${one.label} ${text(one, at)}` : "";
       });
       line.textContent = active ? `at epoch ${epoch}` : "each at its last epoch";
       cursor.setAttribute("visibility", active ? "visible" : "hidden");
       cursor.setAttribute("d", `M${x(epoch)},${box[1]}V${box[3]}`);
       plot.setAttribute("aria-valuenow", epoch);
       plot.setAttribute("aria-valuetext", `epoch ${epoch}: ${values.filter(Boolean).join("; ")}`);
+    };
+    const path = (points) => `M${points.map(([epoch, value]) => `${x(epoch)},${y(value)}`).join("L")}`;
+    const rescale = () => {
+      const drawnValues = series.filter((_, index) => isShown(index)).flatMap((one) =>
+        ends(one).filter((_, index) => one.epochs[index] >= one.epochs[one.epochs.length - 1] / 5).flat());
+      if (!drawnValues.length) return;
+      const [low, high] = [Math.min(...drawnValues), Math.max(...drawnValues)];
+      const margin = 0.05 * (high - low) || 1;
+      [domain[2], domain[3]] = [low - margin, high + margin];
+      levels.replaceChildren(...ticks(domain[2], domain[3]).flatMap((value) => {
+        const label = element("text", { x: box[0] - 6, y: y(value) + 4, "text-anchor": "end" });
+        label.textContent = String(value).replace("-", "−");
+        return [element("path", { class: "grid", d: `M${box[0]},${y(value)}H${box[2]}` }), label];
+      }));
+      for (const [index, one] of series.entries()) {
+        const interval = ends(one);
+        const upper = one.epochs.map((epoch, at) => [epoch, interval[at][1]]);
+        const lower = one.epochs.map((epoch, at) => [epoch, interval[at][0]]);
+        drawn[index].querySelector(".band").setAttribute("d", `${path([...upper, ...lower.reverse()])}Z`);
+        drawn[index].querySelector(".line").setAttribute("d", path(one.epochs.map((epoch, at) => [epoch, one.mean[at]])));
+        for (const [at, dot] of drawn[index].querySelectorAll("circle:not(.at)").entries()) {
+          dot.setAttribute("cy", y(one.mean[at]));
+        }
+      }
     };
     const move = (to) => {
       position = Math.max(0, Math.min(epochs.length - 1, to));
@@ -113,9 +151,9 @@
     });
     for (const [index, entry] of buttons.entries()) {
       entry.addEventListener("click", () => {
-        const visible = entry.getAttribute("aria-pressed") !== "true";
-        entry.setAttribute("aria-pressed", visible);
-        drawn[index].classList.toggle("off", !visible);
+        entry.setAttribute("aria-pressed", !isShown(index));
+        drawn[index].classList.toggle("off", !isShown(index));
+        rescale();
         show(document.activeElement === plot);
       });
     }

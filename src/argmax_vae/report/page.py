@@ -28,7 +28,7 @@ HINT = (
 )
 USE = (
     "Point at a chart, or focus it and use the arrow keys, to read the values at an epoch; a legend entry hides and "
-    "shows its curve."
+    "shows its curve, and the axis follows."
 )
 PICTURES = {
     "figure7": (
@@ -122,7 +122,7 @@ def pictures(results: Path) -> list[Section]:
         content = [f'<figure class="picture">{image(path, f"{title}. {caption}")}</figure>']
         if numbers.exists():
             frame = read(numbers, f"make it with: {command}").rename(columns=lambda column: column.replace("_", " "))
-            rows = [{key: brief(value) for key, value in row.items()} for row in frame.to_dict("records")]
+            rows = [{str(key): brief(value) for key, value in row.items()} for row in frame.to_dict("records")]
             content.append(table(rows, "Runs in the picture", f"{name}-table", header=str(frame.columns[0])))
         found.append(Section(name, title, "\n".join([*content, labelled(caption, [command])])))
     return found

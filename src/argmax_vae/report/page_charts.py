@@ -101,7 +101,7 @@ def charts(name: str, curves: pd.DataFrame, runs: pd.DataFrame) -> list[Chart]:
         parts = [f"{labels[0]}, {labels[1]:g} labels" if labels else f"{n:g}×{k:g}", protocol]
         for metric, (measure, factor) in METRICS.items():
             if metric in rows and (series := several(groups[group], metric, factor)):
-                found.append(Chart(", ".join(filter(None, parts)), measure, series))
+                found.append(Chart(", ".join(str(part) for part in parts if part), measure, series))
     return found
 
 
@@ -128,7 +128,7 @@ def on_dark(color: str) -> str:
     """The colour of the same hue that stands out on a dark page; darker colours stay darker than others."""
     red, green, blue = (int(color[start : start + 2], 16) / 255 for start in (1, 3, 5))
     hue, lightness, saturation = colorsys.rgb_to_hls(red, green, blue)
-    bright = colorsys.hls_to_rgb(hue, 0.62 + 0.25 * lightness, saturation)
+    bright = colorsys.hls_to_rgb(hue, 0.57 + 0.25 * lightness, saturation)
     return "#" + "".join(f"{round(255 * part):02X}" for part in bright)
 
 
@@ -157,11 +157,11 @@ def render(chart: Chart, identity: str) -> str:
     def path(points: Sequence[tuple[int, float]]) -> str:
         return "M" + "L".join(f"{x(epoch)},{y(value)}" for epoch, value in points)
 
-    grid, lines, legend = [], [], []
+    levels, grid, lines, legend = [], [], [], []
     for value in ticks(low, high):
         text = f"{value:g}".replace("-", "−")
-        grid.append(f'<path class="grid" d="M{LEFT},{y(value)}H{RIGHT}"/>')
-        grid.append(f'<text x="{LEFT - 6}" y="{y(value) + 4:g}" text-anchor="end">{text}</text>')
+        levels.append(f'<path class="grid" d="M{LEFT},{y(value)}H{RIGHT}"/>')
+        levels.append(f'<text x="{LEFT - 6}" y="{y(value) + 4:g}" text-anchor="end">{text}</text>')
     for value in ticks(left, right):
         grid.append(f'<text x="{x(value)}" y="{BOTTOM + 17}" text-anchor="middle">{value:g}</text>')
     grid.append(f'<text x="{(LEFT + RIGHT) / 2:g}" y="{HEIGHT - 4}" text-anchor="middle">epoch</text>')
@@ -187,7 +187,7 @@ def render(chart: Chart, identity: str) -> str:
         f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{escape(f"{chart.title}: {chart.measure} over epochs of {names}")}">\n'
         f'<clipPath id="{identity}-clip"><path d="M{LEFT},{TOP}H{RIGHT}V{BOTTOM}H{LEFT}Z"/></clipPath>\n'
-        f'{"".join(grid)}<path class="axis" d="M{LEFT},{BOTTOM}H{RIGHT}"/>\n'
+        f'<g class="levels">{"".join(levels)}</g>{"".join(grid)}<path class="axis" d="M{LEFT},{BOTTOM}H{RIGHT}"/>\n'
         f'<g clip-path="url(#{identity}-clip)">{"".join(lines)}</g></svg>\n'
         f'<p class="epoch">each at its last epoch</p>\n<ul class="legend">{"".join(legend)}</ul>\n'
         f'<script type="application/json">{data(chart)}</script></figure>'

@@ -12,7 +12,7 @@ from pathlib import Path
 from argmax_vae.errors import UsageError
 
 NUMBER = re.compile(r"(\*\*)?[+−]?\d[\d.]*(e[+−]?\d+)?( ± \d[\d.]*(e[+−]?\d+)?)?(\*\*)?|–|")
-LONG = 30
+LONG = 45
 """Characters from which on a column's texts are broken into lines."""
 
 PNG = b"\x89PNG\r\n\x1a\n"
