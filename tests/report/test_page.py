@@ -272,6 +272,15 @@ def test_runs_have_numbers_choices_and_origin(tmp_path: Path) -> None:
     }
 
 
+def test_a_run_that_has_barely_begun_is_listed(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "config.yaml").write_text("data: {name: digits}")
+    (run,) = (page_runs.read(run, {}) for run in scan(tmp_path))
+    expected = ["new", "interrupted", "0 of 0", *["–"] * 5]
+    assert (list(run.row.values()), run.metrics, run.origin) == (expected, {}, {})
+    assert "data.name" in page_runs.render([run])
+
+
 def test_images_of_data_are_never_in_the_page(results: Path, tmp_path: Path) -> None:
     done, interrupted = make_run(tmp_path / "runs" / "one"), make_run(tmp_path / "runs" / "two", done=False)
     Image.fromarray(np.full((3, 4), 77, dtype=np.uint8)).save(results / "figure7.png")

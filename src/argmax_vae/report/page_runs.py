@@ -71,6 +71,11 @@ def metrics(seeds: pd.DataFrame) -> dict[str, str]:
     return found
 
 
+def distinct(seeds: pd.DataFrame | None, column: str) -> str:
+    """The texts of a column of seeds.csv, nothing where there are none."""
+    return ", ".join(sorted(set(seeds[column].dropna().astype(str)))) if seeds is not None and column in seeds else ""
+
+
 def origin(run: RunDirectory, seeds: pd.DataFrame | None) -> dict[str, str]:
     """Commit, versions and device of a run, and which run it went on from."""
     if not (run.path / "provenance.json").exists():
@@ -83,8 +88,7 @@ def origin(run: RunDirectory, seeds: pd.DataFrame | None) -> dict[str, str]:
     packages = ", ".join(f"{name} {number}" for name, number in stored.get("packages", {}).items())
     found = {"commit": commit(stored), "argmax-vae": stored.get("version", ""), "python": stored.get("python", "")}
     found["packages"] = packages
-    if seeds is not None and "device" in seeds:
-        found["device"] = ", ".join(sorted(set(seeds["device"].dropna().astype(str))))
+    found["device"] = distinct(seeds, "device")
     if before := stored.get("continues"):
         found["goes on from"] = f"{before.get('run', '')}, commit {commit(before)}"
     return {name: str(text) for name, text in found.items() if text}
@@ -96,13 +100,14 @@ def read(run: RunDirectory, default: Mapping[str, Any]) -> Run:
     path = run.path / "seeds.csv"
     seeds = pd.read_csv(path) if run.is_done and path.exists() else None
     measured = metrics(seeds) if seeds is not None else {}
+    finished = (seeds["status"] == "done").sum() if seeds is not None else 0
     row = {
         "run": run.path.name,
         "status": status,
-        "seeds done": f"{(seeds['status'] == 'done').sum() if seeds is not None else 0} of {len(plain['seeds'])}",
-        "epochs": str(plain["trainer"]["epochs"]),
+        "seeds done": f"{finished} of {len(plain.get('seeds', ()))}",
+        "epochs": str(plain.get("trainer", {}).get("epochs", "–")),
         "test bound": measured.get("test_bound", "–"),
-        "schedule": ", ".join(sorted(set(seeds["schedule"].dropna()))) or "–" if seeds is not None else "–",
+        "schedule": distinct(seeds, "schedule") or "–",
         "table": str(plain.get("table") or "–"),
         "protocol": str(plain.get("protocol") or "–"),
     }
