@@ -20,7 +20,7 @@ from argmax_vae.config import groups, primary_configs
 from argmax_vae.runs import RunDirectory, scan
 from helpers import TINY, train
 
-VERBS = ("train", "reproduce", "evaluate", "gradients", "runs", "report", "bench")
+VERBS = ("train", "reproduce", "search", "evaluate", "gradients", "runs", "report", "page", "compare", "bench")
 
 # Each with parts of the line that it must be answered with.
 BAD_OVERRIDES = [

@@ -96,6 +96,15 @@ def add_reading(verbs: Verbs) -> None:
     report.add_argument("--check", action="store_true", help="compare the written table with a regenerated one")
     report.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="files of record")
 
+    page = add(verbs, "page", "write all tables, curves and generated images as one HTML file", PAGE_EXAMPLES)
+    page.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="files of record")
+    page.add_argument(
+        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="runs to list, where there are any"
+    )
+    page.add_argument(
+        "--output", type=Path, metavar="FILE", help="(default: report.html in the directory of --results)"
+    )
+
     compare = add(verbs, "compare", "compare two finished runs on paired seeds", COMPARE_EXAMPLES)
     compare.add_argument("a", type=Path, metavar="RUN_A", help="directory of a run")
     compare.add_argument("b", type=Path, metavar="RUN_B", help="directory of the other")
@@ -150,6 +159,10 @@ REPORT_EXAMPLES = """\
   argmax-vae report figure2 --format md
   argmax-vae report figure2 --check
 """
+PAGE_EXAMPLES = """\
+  argmax-vae page
+  argmax-vae page --runs /scratch/runs --output report.html
+"""
 COMPARE_EXAMPLES = """\
   argmax-vae compare runs/mnist-linear-20x2-direct-kl_none-0123456789 runs/mnist-linear-20x2-arm-kl_none-0123456789
   argmax-vae compare runs/A runs/B --metric test_kl --output difference.svg
@@ -173,6 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
             "gradients": gradients_verb,
             "runs": runs_verb,
             "report": report_verb,
+            "page": page_verb,
             "compare": compare_verb,
             "bench": bench_verb,
         }[given.verb]
@@ -290,6 +304,21 @@ def report_verb(given: argparse.Namespace) -> int:
         return DONE
     for path in reporter.write(given.table, given.results):
         print(path)
+    return DONE
+
+
+def page_verb(given: argparse.Namespace) -> int:
+    from argmax_vae.report import page
+    from argmax_vae.runs import scan
+
+    runs, default = scan(given.runs), {}
+    if runs:
+        from argmax_vae.config import cells
+
+        default = cells("train", [])[0].plain
+    output = given.output or given.results / "report.html"
+    page.write(given.results, runs, default, output)
+    print(output)
     return DONE
 
 

@@ -23,7 +23,7 @@ from argmax_vae.report.budgets import at_equal_evaluations
 from argmax_vae.report.statistics import mean_interval, paired_difference
 from argmax_vae.report.style import escape, rank, style
 
-__all__ = ["FORMATS", "MISSING", "TABLES", "build", "caption", "check", "render", "rendered", "write"]
+__all__ = ["FORMATS", "MISSING", "TABLES", "build", "caption", "cells", "check", "render", "rendered", "write"]
 
 FORMATS = ("md", "tex", "csv")
 MISSING = "–"
@@ -191,7 +191,7 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame, curves: pd.DataFra
     return frame.astype(dict.fromkeys(whole, "Int64"))
 
 
-def _cells(table: Table, frame: pd.DataFrame) -> list[dict[str, str]]:
+def cells(table: Table, frame: pd.DataFrame) -> list[dict[str, str]]:
     """The rows as people read them: heading → text, numbers rounded to 2 decimals."""
 
     def show(value: Any, form: str = ".2f") -> str:
@@ -283,7 +283,7 @@ def render(name: str, table: pd.DataFrame, format: str) -> str:
     about = definition(name)
     if format == "csv":
         return table.to_csv(index=False, lineterminator="\n")
-    body = _cells(about, table)
+    body = cells(about, table)
     rows = [list(body[0]), *(list(row.values()) for row in body)]
     if format == "md":
         lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]

@@ -1,0 +1,369 @@
+"""The page of all results: well-formed, alone, and with the numbers of the tables and of the curves."""
+
+import base64
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+from test_tables import example
+
+from argmax_vae.cli import main
+from argmax_vae.errors import UsageError
+from argmax_vae.report import laboratory, page, page_charts, page_markup, page_runs, semi_supervised, tables
+from argmax_vae.report.style import STYLES
+from argmax_vae.runs import RunDirectory, scan
+
+RESULTS = Path(__file__).parents[2] / "results"
+VOID = {"meta", "link", "img", "br"}
+NASTY = "a\"><script>alert(1)</script>&amp;'"
+
+
+class Page(HTMLParser):
+    """What a page consists of; raises AssertionError where a tag is not closed in its order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, dict[str, str]]] = []
+        self.tables: dict[str, list[list[str]]] = {}
+        self.scripts: list[str] = []
+        self.texts: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = {name: value or "" for name, value in attrs}
+        self.attributes.append((tag, attributes))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self.tables[attributes["id"]] = []
+        if tag == "tr":
+            list(self.tables.values())[-1].append([])
+        if tag in ("th", "td"):
+            list(self.tables.values())[-1][-1].append("")
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> at {self.getpos()}"
+
+    def handle_data(self, text: str) -> None:
+        if "td" in self.open or "th" in self.open:
+            list(self.tables.values())[-1][-1][-1] += text
+        if self.open and self.open[-1] == "script":
+            self.scripts[-1] += text
+        else:
+            self.texts.append(text)
+
+    def values(self, name: str) -> list[str]:
+        """All values of an attribute."""
+        return [attributes[name] for _, attributes in self.attributes if name in attributes]
+
+    @property
+    def charts(self) -> list[dict]:
+        return [json.loads(text) for text in self.scripts if text.startswith("{")]
+
+
+@pytest.fixture(scope="module")
+def committed() -> str:
+    """The page of the committed results."""
+    return page.render(page.sections(RESULTS, [], {}))
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """A results directory with synthetic runs of figure2 and curves of their seeds."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    runs = pd.DataFrame(example())
+    runs.to_csv(folder / "runs.csv", index=False)
+    keys = ["table", "protocol", "run", "n", "k", "estimator", "kl", "seed"]
+    bounds = runs["test_bound"].fillna(500.0)
+    pd.concat([runs[keys].assign(epoch=e, test_bound=bounds + 60 / e) for e in (1, 2, 3)]).to_csv(
+        folder / "curves.csv", index=False
+    )
+    return folder
+
+
+def make_run(path: Path, done: bool = True, **provenance) -> Path:
+    """A run's directory; the second of its three seeds diverged."""
+    path.mkdir(parents=True)
+    plain = {"model": {"latents": "20x2"}, "estimator": {"name": "direct", "epsilon": {"name": "constant", "value": 1}}}
+    plain |= {"trainer": {"epochs": 7}, "seeds": [0, 1, 2], "paths": {"data": "/home"}, "table": NASTY, "protocol": ""}
+    (path / "config.yaml").write_text(yaml.safe_dump(plain))
+    origin = {"commit": "0123456789ab", "dirty": True, "version": "0.1.0", "packages": {"torch": "2.11"}}
+    (path / "provenance.json").write_text(json.dumps(origin | provenance))
+    for name, grey in (("samples.png", 10), ("reconstructions.png", 200)):
+        Image.fromarray(np.full((5, 6), grey, dtype=np.uint8)).save(path / name)
+    if done:
+        seeds = {"seed": [0, 1, 2], "status": ["done", "diverged", "done"], "test_bound": [100.0, np.nan, 102.0]}
+        pd.DataFrame(seeds | {"test_accuracy": [0.5, np.nan, 0.75], "device": "a GPU", "schedule": "ε = 1"}).to_csv(
+            path / "seeds.csv"
+        )
+        (path / "done.json").write_text("{}")
+    return path
+
+
+def test_the_committed_results_give_a_well_formed_page(committed: str) -> None:
+    found = Page(committed)
+    identities = found.values("id")
+    assert len(set(identities)) == len(identities)
+    targets = [link[1:] for link in found.values("href") if link.startswith("#")]
+    referred = re.findall(r"url\(#([^)]+)\)", committed)
+    assert {*targets, *referred, *found.values("aria-labelledby")} <= set(identities)
+    assert {"figure2", "section61", "estimators", "figure3", "figure1", "figure1_20x2", "figure7"} <= set(targets)
+    assert all("scope" in attributes for tag, attributes in found.attributes if tag == "th")
+    assert all(attributes.get("alt") for tag, attributes in found.attributes if tag == "img")
+
+
+def test_the_page_needs_nothing_else(committed: str) -> None:
+    found = Page(committed)
+    for address in [*found.values("href"), *found.values("src")]:
+        assert address.startswith(("#", "data:"))
+    assert not {"srcset", "action", "poster"} & {name for _, attributes in found.attributes for name in attributes}
+    assert "@import" not in committed
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", committed))
+    rest = re.sub(r"data:image/png;base64,[\w+/=]+", "", committed)
+    assert set(re.findall(r"\w+://[\w./]+", rest)) == {"http://www.w3.org/2000/svg"}
+    assert "default-src 'none'" in committed
+
+
+def test_tables_are_those_of_the_markdown_files(committed: str) -> None:
+    found = Page(committed).tables
+    compared = 0
+    for names, module, identity in (
+        (tables.TABLES, tables, "{}-table"),
+        (semi_supervised.FIGURES, semi_supervised, "{}-table"),
+        (laboratory.FIGURES, laboratory, "{}-logits"),
+    ):
+        for name in names:
+            if identity.format(name) not in found:
+                continue
+            lines = module.rendered(name, RESULTS, "md").splitlines()
+            start = next(index for index, line in enumerate(lines) if line.startswith("|"))
+            end = next(index for index in range(start, len(lines)) if not lines[index].startswith("|"))
+            markdown = [line.replace("**", "")[2:-2].split(" | ") for line in lines[start:end]]
+            assert found[identity.format(name)] == [markdown[0], *markdown[2:]]
+            compared += 1
+    assert compared >= 6
+
+
+def test_curves_are_means_and_intervals_of_the_seeds_that_are_done(results: Path) -> None:
+    (chart,) = [
+        json.loads(page_charts.data(chart))
+        for chart in page_charts.charts("figure2", *frames(results))
+        if chart.title == "20×2, as written"
+    ]
+    assert chart["series"] == [
+        {
+            "label": "direct",
+            "epochs": [1, 2, 3],
+            "mean": [187.0, 157.0, 147.0],
+            "half_width": [pytest.approx(4.302653 / np.sqrt(3), abs=1e-4)] * 3,
+        }
+    ]
+    released = next(
+        chart for chart in page_charts.charts("figure2", *frames(results)) if chart.title == "20×2, as released"
+    )
+    assert [one.estimator for one in released.series] == ["direct", "gumbel_softmax"]
+    assert {interval.number for interval in released.series[0].intervals} == {2}
+
+
+def frames(results: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return pd.read_csv(results / "curves.csv"), pd.read_csv(results / "runs.csv")
+
+
+def test_committed_curves_are_means_of_their_column(committed: str) -> None:
+    curves = pd.read_csv(RESULTS / "curves.csv")
+    labels = {look.label: name for name, look in STYLES.items()}
+    (drawn,) = [chart for chart in Page(committed).charts if len(chart["series"]) == 12]
+    rows = curves[curves["table"] == "estimators"]
+    for series in drawn["series"]:
+        means = rows[rows["estimator"] == labels[series["label"]]].groupby("epoch")["test_bound"].mean()
+        assert series["epochs"] == means.index.tolist()
+        assert series["mean"] == pytest.approx(means.tolist(), abs=6e-5)
+    accuracies = curves[(curves["table"] == "figure3") & (curves["labels"] == 600) & (curves["estimator"] == "direct")]
+    expected = (100 * accuracies.groupby("epoch")["test_accuracy"].mean()).tolist()
+    shown = [series["mean"] for chart in Page(committed).charts for series in chart["series"]]
+    assert any(mean == pytest.approx(expected, abs=6e-5) for mean in shown)
+
+
+def test_lines_lie_where_their_numbers_are(results: Path) -> None:
+    chart = page_charts.charts("figure2", *frames(results))[0]
+    text = page_charts.render(chart, "c")
+    (plotted,) = Page(text).charts
+    (x0, x1, y0, y1), (left, top, right, bottom) = plotted["domain"], plotted["box"]
+    lines = re.findall(r'<path class="line" d="M([\d.,L-]+)"/>(?!</svg>)', text)
+    assert len(lines) == len(plotted["series"])
+    for line, series in zip(lines, plotted["series"], strict=True):
+        points = np.array([[float(part) for part in point.split(",")] for point in line.split("L")])
+        epochs = x0 + (points[:, 0] - left) / (right - left) * (x1 - x0)
+        values = y0 + (bottom - points[:, 1]) / (bottom - top) * (y1 - y0)
+        np.testing.assert_allclose(epochs, series["epochs"], atol=0.06 * (x1 - x0) / (right - left))
+        np.testing.assert_allclose(values, series["mean"], atol=0.06 * (y1 - y0) / (bottom - top))
+
+
+def test_an_epoch_that_occurs_twice_is_refused(results: Path) -> None:
+    curves, runs = frames(results)
+    with pytest.raises(UsageError, match=r"table=figure2: an epoch of a seed occurs twice"):
+        page_charts.charts("figure2", pd.concat([curves, curves]), runs)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 300, [0, 100, 200, 300]),
+        (0, 15, [0, 5, 10, 15]),
+        (126.3, 129.9, [127, 128, 129]),
+        (0.1, 0.62, [0.2, 0.4, 0.6]),
+        (-3, 2, [-3, -2, -1, 0, 1, 2]),
+    ],
+)
+def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None:
+    assert page_charts.ticks(low, high) == expected
+
+
+@pytest.mark.parametrize("look", STYLES.values(), ids=list(STYLES))
+def test_colours_stand_out_on_the_dark_page(look) -> None:
+    """Contrast by WCAG 2.2: at least 4.5 to 1 to the page's background."""
+
+    def luminance(color: str) -> float:
+        parts = [int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+        linear = [((c + 0.055) / 1.055) ** 2.4 if c > 0.04045 else c / 12.92 for c in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    styles = (Path(page.__file__).parent / "page.css").read_text(encoding="utf-8")
+    dark = re.findall(r"--page: (#\w{6})", styles)[1]
+    assert (luminance(page_charts.on_dark(look.color)) + 0.05) / (luminance(dark) + 0.05) > 4.5
+
+
+def test_runs_have_numbers_choices_and_origin(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", continues={"run": "before", "commit": "fedcba987654", "dirty": False})
+    default = {"model": {"latents": "20x10"}, "estimator": {"name": "direct", "epsilon": {"name": "exponential"}}}
+    run = page_runs.read(RunDirectory(path), default | {"trainer": {"epochs": 7, "batch": 100}})
+    assert (run.row["status"], run.row["seeds done"], run.row["epochs"]) == ("done", "2 of 3", "7")
+    assert run.row["test bound"] == "101.00 ± 12.71"
+    assert run.metrics["test_accuracy (%)"].startswith("62.50 ± ")
+    assert run.choices == {
+        "model.latents": "20x2",
+        "estimator.epsilon.name": "constant",
+        "estimator.epsilon.value": "1",
+        "seeds": "[0, 1, 2]",
+    }
+    assert run.origin == {
+        "commit": "0123456789ab with uncommitted changes",
+        "argmax-vae": "0.1.0",
+        "packages": "torch 2.11",
+        "device": "a GPU",
+        "goes on from": "before, commit fedcba987654",
+    }
+
+
+def test_a_run_that_has_barely_begun_is_listed(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "config.yaml").write_text("data: {name: digits}")
+    (run,) = (page_runs.read(run, {}) for run in scan(tmp_path))
+    expected = ["new", "interrupted", "0 of 0", *["–"] * 5]
+    assert (list(run.row.values()), run.metrics, run.origin) == (expected, {}, {})
+    assert "data.name" in page_runs.render([run])
+
+
+def test_images_of_data_are_never_in_the_page(results: Path, tmp_path: Path) -> None:
+    done, interrupted = make_run(tmp_path / "runs" / "one"), make_run(tmp_path / "runs" / "two", done=False)
+    Image.fromarray(np.full((3, 4), 77, dtype=np.uint8)).save(results / "figure7.png")
+    (done / "reconstructions.png").replace(results / "reconstructions.png")
+    text = page.render(page.sections(results, scan(tmp_path / "runs"), {}))
+    sources = Page(text).values("src")
+    expected = [results / "figure7.png", done / "samples.png"]
+    assert [base64.b64decode(source.split(",")[1]) for source in sources] == [path.read_bytes() for path in expected]
+    assert 'width="4" height="3"' in text
+    assert "interrupted" in Page(text).tables["runs-table"][2]
+    (interrupted / "error.txt").write_text(f"Traceback\nValueError: {NASTY}\n")
+    text = page.render(page.sections(results, scan(tmp_path / "runs"), {}))
+    assert f"ValueError: {NASTY}" in "".join(Page(text).texts)
+
+
+def test_a_file_that_is_no_picture_is_named(results: Path) -> None:
+    (results / "figure7.png").write_text("no picture")
+    with pytest.raises(UsageError, match=r"figure7\.png: not a PNG file"):
+        page.sections(results, [], {})
+
+
+def test_text_of_files_is_escaped(results: Path, tmp_path: Path) -> None:
+    make_run(tmp_path / "runs" / NASTY.replace("/", ""))
+    for name in ("runs.csv", "curves.csv"):
+        frame = pd.read_csv(results / name)
+        frame.loc[frame["estimator"] == "exact", "estimator"] = NASTY
+        frame.loc[frame["protocol"] == "as written", "protocol"] = "</figure>&lt;"
+        frame.to_csv(results / name, index=False)
+    text = page.render(page.sections(results, scan(tmp_path / "runs"), {}))
+    assert "alert(1)</script>" not in text
+    found = Page(text)
+    assert len([tag for tag, _ in found.attributes if tag == "script"]) == len(found.charts) + 1
+    assert NASTY in [cell for row in found.tables["figure2-table"] for cell in row]
+    assert NASTY in [series["label"] for chart in found.charts for series in chart["series"]]
+    assert NASTY in found.tables["runs-table"][1]
+    assert "</figure>&lt;" in [row[1] for row in found.tables["figure2-table"]]
+
+
+def test_bold_is_what_markdown_has_bold() -> None:
+    assert page_markup.text("**1.0 ± <b>**") == "<strong>1.0 ± &lt;b&gt;</strong>"
+    assert page_markup.text("****") == "****"
+
+
+def test_the_command_writes_the_same_bytes_again(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(tmp_path / "runs" / "one")
+    arguments = ["page", "--results", str(results), "--runs", str(tmp_path / "runs")]
+    assert main(arguments) == 0
+    written = results / "report.html"
+    assert capsys.readouterr().out == f"{written}\n"
+    first = written.read_bytes()
+    assert main([*arguments, "--output", str(tmp_path / "new" / "other.html")]) == 0
+    assert (tmp_path / "new" / "other.html").read_bytes() == first
+    assert "trainer.epochs" in Page(first.decode()).texts
+    assert not list(results.glob(".*"))
+
+
+def test_nothing_to_show_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["page", "--results", str(tmp_path / "none"), "--runs", str(tmp_path / "no_runs")]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert re.search(r"none: nothing to show.*argmax-vae reproduce figure2", error)
+    assert not (tmp_path / "none").exists()
+
+
+def test_runs_without_results_and_results_without_curves_are_shown(results: Path, tmp_path: Path) -> None:
+    make_run(tmp_path / "runs" / "one")
+    (only,) = page.sections(tmp_path / "none", scan(tmp_path / "runs"), {})
+    assert only.identity == "runs"
+    runs = pd.read_csv(results / "runs.csv")
+    runs[runs["table"] == "section61"].to_csv(results / "runs.csv", index=False)
+    (results / "curves.csv").unlink()
+    (table,) = page.sections(results, [], {})
+    assert (table.identity, "chart" in table.content) == ("section61", False)
+
+
+def test_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, argmax_vae.report.page; "
+        "heavy = {'torch', 'pytorch_lightning', 'lightning', 'hydra', 'omegaconf', 'matplotlib'}; "
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert output.stdout.strip() == "[]"
