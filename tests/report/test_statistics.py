@@ -1,5 +1,6 @@
 """Intervals against scipy, hand-computed values and their own promise of coverage."""
 
+import itertools
 import math
 
 import numpy as np
@@ -7,7 +8,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from argmax_vae.report.statistics import mean_interval, paired_difference, sign_flip_p_value
+from argmax_vae.report.statistics import (
+    holm,
+    mean_interval,
+    paired_difference,
+    paired_t_p_value,
+    sign_flip_p_value,
+)
 
 
 def test_three_values_by_hand() -> None:
@@ -118,3 +125,33 @@ def test_sign_flips_reject_as_often_as_they_say() -> None:
 def test_sign_flips_of_nothing(values: list[float]) -> None:
     with pytest.raises(ValueError, match="all of them finite"):
         sign_flip_p_value(values)
+
+
+@pytest.mark.parametrize("m", [2, 5, 12])
+def test_paired_t_is_that_of_scipy_and_agrees_with_the_interval(m: int) -> None:
+    a, b = np.random.default_rng(m).normal(size=(2, m))
+    assert paired_t_p_value(a - b) == pytest.approx(stats.ttest_rel(a, b).pvalue, rel=1e-9)
+    shifted = a - b - (a - b).mean()
+    width = mean_interval(shifted).half_width
+    assert paired_t_p_value(shifted + 1.001 * width) < 0.05 < paired_t_p_value(shifted + 0.999 * width)
+
+
+def test_paired_t_without_spread() -> None:
+    assert math.isnan(paired_t_p_value([1.0]))
+    assert (paired_t_p_value([0.5, 0.5]), paired_t_p_value([0.0, 0.0])) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_holm_is_the_closed_test_of_bonferroni(seed: int) -> None:
+    """A hypothesis is rejected when every set of hypotheses that holds it is, each by Bonferroni's test."""
+    p = np.random.default_rng(seed).uniform(0, 0.3, 6)
+    for index, corrected in enumerate(holm(p.tolist())):
+        sets = (s for size in range(1, 7) for s in itertools.combinations(range(6), size) if index in s)
+        assert corrected == pytest.approx(max(min(1, len(s) * min(p[list(s)])) for s in sets))
+
+
+def test_holm_leaves_out_what_is_unknown() -> None:
+    first, unknown, last = holm([0.01, math.nan, 0.04])
+    assert (first, last) == (0.02, 0.04)
+    assert math.isnan(unknown)
+    assert holm([]) == []

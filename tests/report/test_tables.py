@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from scipy import stats
 
 from argmax_vae.errors import UsageError
 from argmax_vae.report import TABLES, read, read_inputs
@@ -111,6 +112,12 @@ def test_comparison_with_the_best_by_hand() -> None:
     assert table["behind"].drop(index=[(20, "rebar", 2), (20, "rebar", 10)]).isna().all()
     text = render("figure2", build("figure2", pd.DataFrame(rows), PAPER), "md")
     assert "| **101.00 ± 2.48** |" in text
+    t, holm = 1.1 / (0.1 / math.sqrt(3)), 2
+    p_value = holm * 2 * stats.t.sf(t, 2)
+    assert table.loc[(20, "rebar", 2), "behind_p"] == pytest.approx(p_value)
+    assert table.loc[(20, "rebar", 2), "behind_p_sign_flip"] == 2 / 2**3
+    assert "+1.10 ± 0.25† |" in text
+    assert text.count("†") == 2, "the row and the caption"
     assert "behind the best" in text
     assert r"\textbf{101.00" in render("figure2", build("figure2", pd.DataFrame(rows), PAPER), "tex")
 

@@ -18,8 +18,9 @@ from argmax_vae.errors import UsageError
 from argmax_vae.files import write_text
 from argmax_vae.report import published_values, read, require
 from argmax_vae.report.plots import Dot, _look, _save, dots_with_intervals
-from argmax_vae.report.statistics import mean_interval, paired_difference
+from argmax_vae.report.statistics import holm, mean_interval, paired_t_p_value, sign_flip_p_value
 from argmax_vae.report.style import escape, rank, style
+from argmax_vae.report.tables import LEVEL, MARK
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,7 +64,9 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
 
     For each of METRICS (accuracies in percent, bounds in nats): the mean over the seeds that are done, ``_half_width``
     of its 95 % interval, the published value as ``_paper``, and, but for the best row with as many labels, ``_behind``,
-    how much worse than the best it is on paired seeds, with ``_behind_half_width``; then seeds, epochs and origin.
+    how much worse than the best it is on paired seeds, with ``_behind_half_width``, ``_behind_p`` of the paired t test
+    after Holm's correction for all comparisons by this metric, and ``_behind_p_sign_flip`` without correction; then
+    seeds, epochs and origin.
 
     Raises:
         UsageError: a cell repeats a seed or mixes numbers of epochs.
@@ -112,15 +115,21 @@ def compare(rows: list[dict[str, Any]], values: list[dict[str, pd.Series]]) -> N
     for index, row in enumerate(rows):
         if row["seeds"]:
             groups.setdefault((row["data"], row["labels"], row["epochs"]), []).append(index)
-    for members in groups.values():
-        for metric in METRICS:
-            sign = -1 if "percent" in metric else 1
+    for metric in METRICS:
+        sign = -1 if "percent" in metric else 1
+        differences: dict[int, pd.Series] = {}
+        for members in groups.values():
             best = min(members, key=lambda index: sign * values[index][metric].mean())
             for index in members:
-                if index == best or values[index][metric].index.intersection(values[best][metric].index).empty:
-                    continue
-                interval = paired_difference(sign * values[index][metric], sign * values[best][metric])
-                rows[index] |= {f"{metric}_behind": interval.mean, f"{metric}_behind_half_width": interval.half_width}
+                difference = (sign * (values[index][metric] - values[best][metric])).dropna()
+                if index != best and len(difference):
+                    differences[index] = difference
+        corrected = holm([paired_t_p_value(difference) for difference in differences.values()])
+        for (index, difference), p_value in zip(differences.items(), corrected, strict=True):
+            interval = mean_interval(difference)
+            rows[index] |= {f"{metric}_behind": interval.mean, f"{metric}_behind_half_width": interval.half_width}
+            rows[index] |= {f"{metric}_behind_p": p_value}
+            rows[index] |= {f"{metric}_behind_p_sign_flip": sign_flip_p_value(difference)}
 
 
 def cells(frame: pd.DataFrame) -> list[dict[str, str]]:
@@ -129,7 +138,8 @@ def cells(frame: pd.DataFrame) -> list[dict[str, str]]:
     def show(row: dict, name: str, signed: bool = False) -> str:
         value, width = row.get(name, math.nan), row.get(f"{name}_half_width", math.nan)
         text = MISSING if pd.isna(value) else format(value, "+z.2f" if signed else ".2f").replace("-", "−")
-        return text if pd.isna(width) else f"{text} ± {width:.2f}"
+        mark = MARK if row.get(f"{name}_p", math.nan) < LEVEL else ""
+        return text if pd.isna(width) else f"{text} ± {width:.2f}{mark}"
 
     found = []
     for row in frame.to_dict("records"):
@@ -162,7 +172,9 @@ def caption(frame: pd.DataFrame) -> str:
         "Test accuracy of one Gumbel-perturbed arg max (as published) and of the arg max of the logits, and test bound "
         "(negative ELBO, lower is better), of the networks with the best validation accuracy. ± is the half width of "
         "the 95 % Student-t interval over seeds, each with its own draw of labelled images; behind the best: mean "
-        "difference on paired seeds to the best row with as many labels and epochs. In joint training ε, τ and the "
+        "difference on paired seeds to the best row with as many labels and epochs, "
+        f"{MARK} where its paired t test has p < {LEVEL:g} after Holm's correction for all comparisons in the column. "
+        "In joint training ε, τ and the "
         "weight of the labels were chosen by validation accuracy with 100 labels, each from nine pairs by 10 epochs of "
         "one other seed (rows figure3_search of runs.csv). Epochs include those in which "
         "labelled images are seen alone, as released, from which no networks are kept; there, validation images may "

@@ -20,13 +20,15 @@ from argmax_vae.errors import UsageError
 from argmax_vae.files import write_text
 from argmax_vae.report import TABLES, Table, definition, read_inputs, require
 from argmax_vae.report.budgets import at_equal_evaluations
-from argmax_vae.report.statistics import mean_interval, paired_difference
+from argmax_vae.report.statistics import holm, mean_interval, paired_difference, paired_t_p_value, sign_flip_p_value
 from argmax_vae.report.style import escape, rank, style
 
 __all__ = ["FORMATS", "MISSING", "TABLES", "build", "caption", "cells", "check", "render", "rendered", "write"]
 
 FORMATS = ("md", "tex", "csv")
 MISSING = "–"
+LEVEL, MARK = 0.05, "†"
+"""Below which corrected p-value a difference is marked, and how."""
 
 _KEY = ["n", "k", "estimator"]
 _CELL = [*_KEY, "protocol"]
@@ -37,7 +39,7 @@ _STATUS = ("done", "diverged", "failed")
 _COUNTS = ("seeds", *_STATUS[1:])
 _BUDGET = (
     *("decoder_evaluations", "budget", "budget_epochs", "budget_bound", "budget_half_width"),
-    *("budget_behind", "budget_behind_half_width", "budget_best"),
+    *("budget_behind", "budget_behind_half_width", "budget_behind_p", "budget_behind_p_sign_flip", "budget_best"),
 )
 _HEADINGS = {"test_bound": "test bound (nats)", "test_kl": "KL (nats)", "test_codes_in_use": "codes in use"}
 
@@ -97,21 +99,28 @@ def _row(table: Table, cell: pd.DataFrame) -> dict[str, object]:
 def _compare(rows: list[dict[str, Any]], values: list[pd.Series], budget: str, prefix: str = "") -> None:
     """Tell each row how far it is behind the best of its size, protocol and budget, on paired seeds.
 
-    ``values`` are the rows' numbers by seed; the column ``budget`` is what rows must agree in to be compared.
+    ``values`` are the rows' numbers by seed; the column ``budget`` is what rows must agree in to be compared. All
+    comparisons of the table together are the family that the p-values are corrected for.
     """
     groups: dict[tuple, list[int]] = {}
     for index, row in enumerate(rows):
         if len(values[index]):
             groups.setdefault((row["n"], row["k"], row["protocol"], row[budget]), []).append(index)
+    compared: dict[int, list[int]] = {}
     for members in groups.values():
         first = min(members, key=lambda index: values[index].mean())
-        others = [
+        compared[first] = [
             index for index in members if index != first and len(values[index].index.intersection(values[first].index))
         ]
-        intervals = {index: paired_difference(values[index], values[first]) for index in others}
-        for index, interval in intervals.items():
-            rows[index] |= {f"{prefix}behind": interval.mean, f"{prefix}behind_half_width": interval.half_width}
-        rows[first][f"{prefix}best"] = bool(others) and all(interval.low > 0 for interval in intervals.values())
+    pairs = [(index, first) for first, others in compared.items() for index in others]
+    differences = [(values[index] - values[first]).dropna() for index, first in pairs]
+    corrected = holm([paired_t_p_value(difference) for difference in differences])
+    for (index, first), difference, p_value in zip(pairs, differences, corrected, strict=True):
+        interval = paired_difference(values[index], values[first])
+        rows[index] |= {f"{prefix}behind": interval.mean, f"{prefix}behind_half_width": interval.half_width}
+        rows[index] |= {f"{prefix}behind_p": p_value, f"{prefix}behind_p_sign_flip": sign_flip_p_value(difference)}
+    for first, others in compared.items():
+        rows[first][f"{prefix}best"] = bool(others) and all(rows[i][f"{prefix}behind_p"] < LEVEL for i in others)
 
 
 def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame, curves: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -121,7 +130,9 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame, curves: pd.DataFra
     and the ``half_width`` of its 95 % interval (nats); the numbers of ``seeds`` done, ``diverged`` and
     ``failed``; the published value ``paper`` and ``difference`` = ours - paper (nats); how far the row is
     ``behind`` the best of its size, protocol and number of epochs on paired seeds, with its ``behind_half_width``
-    (nats), and whether it is itself the ``best`` and every such interval excludes zero; ``epochs``; the mean
+    (nats), ``behind_p`` of the paired t test after Holm's correction for all such comparisons of the table, and
+    ``behind_p_sign_flip`` without correction, and whether it is itself the ``best`` and every such p-value is below
+    LEVEL; ``epochs``; the mean
     ``test_kl`` (nats) and ``test_codes_in_use`` (values per latent); and where the row comes from:
     ``samples`` (hard samples per image, 0 for the exact expectation), ``data``, ``binarization``, ``model``,
     ``device``, ``version``, ``torch``, ``commit``. What is unknown is NaN or empty. A published cell without
@@ -176,6 +187,8 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame, curves: pd.DataFra
         "difference",
         "behind",
         "behind_half_width",
+        "behind_p",
+        "behind_p_sign_flip",
         "best",
         "epochs",
         *table.means,
@@ -205,6 +218,7 @@ def cells(table: Table, frame: pd.DataFrame) -> list[dict[str, str]]:
     def behind(row: dict[Hashable, Any], prefix: str = "") -> dict[str, str]:
         width = row[f"{prefix}behind_half_width"]
         text = show(row[f"{prefix}behind"], "+z.2f") + ("" if pd.isna(width) else f" ± {width:.2f}")
+        text += MARK if row[f"{prefix}behind_p"] < LEVEL else ""
         return {f"{prefix.rstrip('_')} behind the best".strip(): text} if frame[f"{prefix}behind"].notna().any() else {}
 
     def published(row: dict[Hashable, Any]) -> dict[str, str]:
@@ -255,7 +269,9 @@ def caption(name: str, table: pd.DataFrame) -> str:
     ]
     comparison = (
         "behind the best: mean difference on paired seeds to the best row of the same size, protocol and number of "
-        "epochs, with the interval of that difference; bold where every such interval excludes zero; "
+        f"epochs, with the interval of that difference; {MARK} where its paired t test has p < {LEVEL:g} after Holm's "
+        f"correction for the {table['behind'].notna().sum()} comparisons of the table (which does not count that the "
+        "best was chosen by the same numbers), bold where that is so for all others; "
         if table["behind"].notna().any()
         else ""
     )
