@@ -20,7 +20,10 @@ from argmax_vae.config import groups, primary_configs
 from argmax_vae.runs import RunDirectory, scan
 from helpers import TINY, train
 
-VERBS = ("train", "reproduce", "search", "evaluate", "gradients", "runs", "report", "page", "compare", "bench")
+VERBS = (
+    *("train", "reproduce", "search", "evaluate", "gradients", "bench"),
+    *("runs", "sync", "report", "page", "compare"),
+)
 
 # Each with parts of the line that it must be answered with.
 BAD_OVERRIDES = [

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from PIL import Image
 from torch import Tensor, nn
 
@@ -123,3 +124,29 @@ def test_figure7_puts_two_runs_side_by_side(tmp_path: Path) -> None:
     frame = pd.read_csv(tmp_path / "figure7.csv")
     assert list(frame["run"]) == [run.path.name] * 2
     assert frame["test_clustering_accuracy"].between(0.1, 1).all()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_dashboard_shows_what_the_tracker_logs() -> None:
+    pytest.importorskip("wandb_workspaces", reason="the extra argmax-vae[dashboard] is not installed")
+    import dashboard
+
+    view = dashboard.workspace("someone", "argmax-vae")
+    curves, cost, images, tables = view.sections
+    logged = {
+        f"{split}_{what}" for split in ("validation", "test") for what in ("bound", "kl", "codes_in_use", "accuracy")
+    }
+    assert {panel.y[0].name if hasattr(panel.y[0], "name") else panel.y[0] for panel in curves.panels} <= logged
+    assert all(panel.y.name == "final/test_bound" for panel in cost.panels)
+    assert [panel.media_keys for panel in images.panels] == [["samples"], ["reconstructions"]]
+    assert {"seeds", "figure2", "figure3"} <= {panel.table_name for panel in tables.panels}
+
+
+def test_the_sweep_file_calls_the_command_line_with_keys_that_exist() -> None:
+    sweep = yaml.safe_load((SCRIPTS / "wandb_sweep.yaml").read_text(encoding="utf-8"))
+    assert sweep["command"][:3] == ["${env}", "argmax-vae", "train"]
+    assert sweep["command"][-1] == "${args_no_hyphens}"
+    proposed = [f"{key}={space['min']}" for key, space in sweep["parameters"].items()]
+    (cell,) = config.cells("train", [*sweep["command"][3:-1], *proposed])
+    assert cell.config.tracker.name == "wandb"
+    assert sweep["metric"] == {"name": "validation_bound", "goal": "minimize"}

@@ -14,6 +14,7 @@ import pytest
 from scipy import stats
 
 from argmax_vae import tracking
+from argmax_vae.cli import main
 from argmax_vae.errors import UsageError
 from argmax_vae.tracking import TRACKERS, Pictures, RunLabels, TrackerConfig, open_tracker, summarise
 from helpers import metrics, seeds, train
@@ -228,8 +229,60 @@ def test_wandb_mirrors_a_run_offline(tmp_path: Path) -> None:
         assert (log.parent / "files" / last[f"{name}/path"]).is_file()
 
     defined = {record.metric.name: record.metric for record in records if record.WhichOneof("record_type") == "metric"}
-    assert defined["validation_bound"].step_metric == "epoch"
+    bound, accuracy = defined["validation_bound"], defined["test_accuracy"]
+    assert {bound.step_metric, accuracy.step_metric} == {"epoch"}
+    assert bound.summary.min
+    assert accuracy.summary.max
+    summaries = [items_of(record.summary.update) for record in records if record.WhichOneof("record_type") == "summary"]
+    final = {name: value for summary in summaries for name, value in summary.items() if name.startswith("final/")}
+    assert final["final/test_bound"] == pytest.approx(seeds(run)["test_bound"].mean(), rel=1e-9)
+    assert (final["final/seeds"], final["final/diverged"]) == (2, 0)
     assert any(record.WhichOneof("record_type") == "exit" for record in records)
+
+
+@pytest.mark.usefixtures("quiet_wandb")
+def test_a_table_is_an_artifact_and_what_is_not_uploaded_is_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import wandb
+
+    csv = tmp_path / "figure2.csv"
+    csv.write_text("n,test_bound\n20,126.5\n")
+    tracking.publish_table(TrackerConfig("wandb"), "figure2", tmp_path, [csv])
+    wandb.teardown()
+    (log,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    records = records_of(log)
+    (start,) = [record.run for record in records if record.WhichOneof("record_type") == "run"]
+    assert (start.run_group, start.job_type) == ("figure2", "report")
+    artifacts = [record.request.log_artifact.artifact for record in records if record.request.HasField("log_artifact")]
+    artifacts += [record.artifact for record in records if record.WhichOneof("record_type") == "artifact"]
+    (table,) = [artifact for artifact in artifacts if artifact.type == "table"]
+    assert table.name == "figure2"
+    history = [items_of(record.history.item) for record in records if record.WhichOneof("record_type") == "history"]
+    (shown,) = [line for line in history if "figure2/_type" in line]
+    content = json.loads((log.parent / "files" / shown["figure2/path"]).read_text())
+    assert content["columns"] == ["n", "test_bound"]
+    assert content["data"] == [["20", "126.5"]]
+    capsys.readouterr()
+    assert main(["sync", "--runs", str(tmp_path), "--dry-run"]) == 0
+    assert capsys.readouterr().out == f"{log.parent}\n"
+    log.with_name(f"{log.name}.synced").touch()
+    assert tracking.offline_runs(tmp_path) == []
+    assert main(["sync", "--runs", str(tmp_path)]) == 0
+    assert "nothing of wandb's to upload" in capsys.readouterr().err
+
+
+def test_final_summary_counts_diverged_seeds_and_averages_the_others() -> None:
+    rows = [{"seed": 0, "status": "done", "test_bound": 2.0, "seconds": 5.0, "path": "compiled"}]
+    rows += [
+        rows[0] | {"seed": 1, "test_bound": 4.0},
+        rows[0] | {"seed": 2, "status": "diverged", "test_bound": math.nan},
+    ]
+    found = tracking.final_summary(rows)
+    assert found == {
+        **{"seeds": 2, "diverged": 1, "test_bound": 3.0, "seconds": 5.0},
+        "test_bound_half_width": pytest.approx(12.706204736),
+    }
 
 
 class BrokenTracker:

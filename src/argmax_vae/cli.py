@@ -90,6 +90,10 @@ def add_reading(verbs: Verbs) -> None:
     )
     runs.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="files of record")
 
+    sync = add(verbs, "sync", "upload what wandb recorded offline", SYNC_EXAMPLES)
+    sync.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="directory of the runs")
+    sync.add_argument("--dry-run", action="store_true", help="list what would be uploaded, upload nothing")
+
     report = add(verbs, "report", "write or check a table from results/runs.csv", REPORT_EXAMPLES)
     report.add_argument("table", help="such as figure2; a name that is not known is answered with those that are")
     report.add_argument("--format", choices=["md", "tex", "csv"], help="print the table instead of writing files")
@@ -154,6 +158,11 @@ RUNS_EXAMPLES = """\
   argmax-vae runs --missing figure2
   argmax-vae runs --collect figure2 --runs /scratch/runs
 """
+SYNC_EXAMPLES = """\
+  argmax-vae train data=digits tracker=wandb
+  argmax-vae sync --dry-run
+  argmax-vae sync --runs /scratch/runs
+"""
 REPORT_EXAMPLES = """\
   argmax-vae report figure2
   argmax-vae report figure2 --format md
@@ -185,6 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
             "evaluate": evaluate_verb,
             "gradients": gradients_verb,
             "runs": runs_verb,
+            "sync": sync_verb,
             "report": report_verb,
             "page": page_verb,
             "compare": compare_verb,
@@ -284,6 +294,22 @@ def runs_verb(given: argparse.Namespace) -> int:
         )
         print(f"{run.status:12} {run.path.name} {reason}".rstrip())
     return DONE
+
+
+def sync_verb(given: argparse.Namespace) -> int:
+    import subprocess
+
+    from argmax_vae.tracking import offline_runs
+
+    found = offline_runs(given.runs)
+    for path in found:
+        print(path)
+    if not found:
+        print(f"argmax-vae: nothing of wandb's to upload in {given.runs}", file=sys.stderr)
+    if given.dry_run or not found:
+        return DONE
+    done = subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, found)], check=False)
+    return DONE if done.returncode == 0 else SOME_FAILED
 
 
 def report_verb(given: argparse.Namespace) -> int:

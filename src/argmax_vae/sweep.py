@@ -14,6 +14,7 @@ from argmax_vae.errors import UsageError
 from argmax_vae.files import claimed
 from argmax_vae.report import semi_supervised, tables
 from argmax_vae.runs import RunDirectory
+from argmax_vae.tracking import publish_table
 
 DONE, SOME_FAILED, BAD_USAGE = 0, 1, 2
 
@@ -139,6 +140,9 @@ def reproduce(table: str, overrides: list[str], dry_run: bool) -> int:
             written += semi_supervised.write(name, results) if name in semi_supervised.FIGURES else []
             for path in written:
                 print(path)
+            tracker = found[0].config.tracker
+            if written and tracker.name == "wandb":
+                publish_table(tracker, name, Path(found[0].config.paths.runs), written)
     return code
 
 

@@ -148,10 +148,36 @@ class TensorBoardTracker(NoTracker):
         self.writer.close()
 
 
+BEST = {
+    **{f"{split}_bound": "min" for split in ("validation", "test")},
+    **{
+        f"{split}_{accuracy}": "max"
+        for split in ("validation", "test")
+        for accuracy in ("accuracy", "perturbed_accuracy", "clustering_accuracy")
+    },
+}
+"""What wandb keeps of a curve as its summary: the direction in which it is better."""
+
+
+def final_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Means of the final numbers over the seeds that are done, half widths of their 95 % intervals, and counts."""
+    done = [row for row in rows if row["status"] == "done"]
+    summary: dict[str, float] = {"seeds": len(done), "diverged": len(rows) - len(done)}
+    for name, value in (done[0] if done else {}).items():
+        values = [row[name] for row in done]
+        if name == "seed" or isinstance(value, str) or not all(map(math.isfinite, values)):
+            continue
+        interval = mean_interval(values)
+        summary[name] = interval.mean
+        if name.startswith(("test_", "validation_")) and interval.number > 1:
+            summary[f"{name}_half_width"] = interval.half_width
+    return summary
+
+
 class WandbTracker(NoTracker):
     """One wandb run per cell: mean and interval curves, a table of the seeds, and pictures; offline by default.
 
-    `per_seed` adds a curve for every seed.
+    `per_seed` adds a curve for every seed. The summary has the final numbers as `final/…`.
     """
 
     def __init__(self, config: TrackerConfig, labels: RunLabels) -> None:
@@ -173,8 +199,8 @@ class WandbTracker(NoTracker):
         )
         self.run.define_metric("epoch")
         self.run.define_metric("*", step_metric="epoch")
-        self.run.define_metric("validation_bound", step_metric="epoch", summary="min")
-        self.run.define_metric("test_bound", step_metric="epoch", summary="min")
+        for name, best in BEST.items():
+            self.run.define_metric(name, step_metric="epoch", summary=best)
 
     def log(self, rows: Sequence[Row]) -> None:
         values: dict[str, float] = summarise(rows)
@@ -192,9 +218,43 @@ class WandbTracker(NoTracker):
             for name, picture in (("samples", pictures.samples), ("reconstructions", pictures.reconstructions))
         }
         self.run.log({"seeds": table, **images})
+        self.run.summary.update({f"final/{name}": value for name, value in final_summary(rows).items()})
 
     def close(self) -> None:
         self.run.finish()
+
+
+def publish_table(config: TrackerConfig, name: str, runs: Path, paths: Sequence[Path]) -> None:
+    """Show a table in wandb as an artifact of its files and, from its csv, as a wandb table; says so if it cannot."""
+    import wandb
+
+    try:
+        run = wandb.init(
+            project=config.project,
+            mode="offline" if config.mode == "offline" else "online",
+            dir=str(runs),
+            name=f"{name}: table",
+            group=name,
+            job_type="report",
+        )
+        try:
+            artifact = wandb.Artifact(name, type="table")
+            for path in paths:
+                artifact.add_file(str(path))
+                if path.suffix == ".csv":
+                    run.log({name: wandb.Table(dataframe=pd.read_csv(path).astype(str))})
+            run.log_artifact(artifact)
+        finally:
+            run.finish()
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        print(f"argmax-vae: the table {name} is not in wandb: {reason}", file=sys.stderr)
+
+
+def offline_runs(runs: Path) -> list[Path]:
+    """Directories of wandb's offline runs below a directory of runs that are not synchronised yet."""
+    found = [*runs.glob("wandb/offline-run-*"), *runs.glob("*/wandb/offline-run-*")]
+    return sorted(path for path in found if not list(path.glob("*.wandb.synced")))
 
 
 TRACKERS = {"none": NoTracker, "csv": CsvTracker, "tensorboard": TensorBoardTracker, "wandb": WandbTracker}
