@@ -1,10 +1,12 @@
 """The benchmark measures what it says, for every registered estimator; its numbers are not judged here."""
 
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from argmax_vae import overhead, tracking
 from argmax_vae.bench import applicable, run_bench
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
@@ -43,3 +45,17 @@ def test_deep_networks() -> None:
 def test_exact_does_not_apply_beyond_its_limit() -> None:
     assert applicable("exact", "1x40")
     assert not applicable("exact", "20x10")
+
+
+def test_overhead_is_what_is_neither_step_nor_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 400 images; a tracker that sleeps is seen, and the share stays between nothing and everything."""
+    monkeypatch.setattr(overhead, "SMALLEST", (*overhead.SMALLEST, "runtime.compile=false"))
+    plain = overhead.measure("none", 10, images=400)
+    assert 0 < plain["overhead_percent"] < 100
+
+    class Slow(tracking.NoTracker):
+        def log(self, rows: object) -> None:
+            time.sleep(2 * plain["seconds"])
+
+    monkeypatch.setitem(tracking.TRACKERS, "none", Slow)
+    assert overhead.measure("none", 10, images=400)["overhead_percent"] > 50

@@ -25,10 +25,10 @@ TIMED_CHUNKS = 3
 MODELS: dict[str, type[ModelConfig]] = {"linear": ModelConfig, "deep": DeepConfig}
 
 
-def synthetic_images(seed: int = 0) -> Dataset:
+def synthetic_images(seed: int = 0, images: int = IMAGES) -> Dataset:
     """Random images of MNIST's size with about a fifth of the pixels on: speed does not depend on what they show."""
     generator = torch.Generator().manual_seed(seed)
-    pixels = (torch.rand(IMAGES, PIXELS, generator=generator) < 0.2).to(torch.uint8) * 255
+    pixels = (torch.rand(images, PIXELS, generator=generator) < 0.2).to(torch.uint8) * 255
     split = Images(pixels, None)
     return Dataset("synthetic", (1, 28, 28), split, split, split, binary=True)
 

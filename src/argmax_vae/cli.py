@@ -75,6 +75,7 @@ def add_training(verbs: Verbs) -> None:
     bench.add_argument("--seeds", nargs="+", type=int, default=[1, 4, 16], metavar="S")
     bench.add_argument("--estimators", nargs="+", metavar="NAME", help="only these (default: every registered one)")
     bench.add_argument("--model", default="linear", help="linear (default), or deep: the networks of Figure 6")
+    bench.add_argument("--overhead", action="store_true", help="the cost of bookkeeping and trackers instead")
     bench.add_argument("--output", type=Path, metavar="FILE", help="also write a csv, such as results/speed.csv")
 
 
@@ -179,6 +180,7 @@ COMPARE_EXAMPLES = """\
 BENCH_EXAMPLES = """\
   argmax-vae bench
   argmax-vae bench --latents 20x10 --seeds 1 16 --estimators direct --output results/speed.csv
+  argmax-vae bench --overhead --output results/overhead.csv
   argmax-vae bench --model deep --latents 30x2 6x10 --seeds 1 --estimators direct gumbel_softmax
 """
 
@@ -359,6 +361,11 @@ def compare_verb(given: argparse.Namespace) -> int:
 
 
 def bench_verb(given: argparse.Namespace) -> int:
+    if given.overhead:
+        from argmax_vae.overhead import run_overhead
+
+        run_overhead(given.output)
+        return DONE
     from argmax_vae.bench import run_bench
 
     run_bench(given.latents, given.seeds, given.seconds, given.output, estimators=given.estimators, model=given.model)

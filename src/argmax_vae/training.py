@@ -7,7 +7,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -281,8 +281,11 @@ def fit(
     device: str,
     continues: RunDirectory | None,
     part: Part = WHOLE,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> str:
     """The training itself, in a directory that exists; of the processes that share a run the first one writes.
+
+    `callbacks` come before this package's own.
 
     Lightning turns Ctrl-C and SIGTERM into SystemExit; both leave here as KeyboardInterrupt.
     """
@@ -302,7 +305,7 @@ def fit(
         record = Record(run, tracker, config.runtime.checkpoint_every, config_identity)
         progress = [] if part.rank else [Progress(run.path.name, config.trainer.epochs)]
         with quiet_lightning():
-            trainer = lightning_trainer(config, device, [record, *progress, SaveLast(record)], part)
+            trainer = lightning_trainer(config, device, [*callbacks, record, *progress, SaveLast(record)], part)
             blocks = TrainingBlocks(
                 len(dataset.train.pixels),
                 config.seeds,

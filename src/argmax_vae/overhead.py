@@ -1,0 +1,84 @@
+"""What bookkeeping costs: the share of training time that is neither steps nor evaluation, for every tracker."""
+
+import contextlib
+import io
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+
+from argmax_vae.bench import synthetic_images
+from argmax_vae.config import cells
+from argmax_vae.files import write_atomic
+from argmax_vae.runs import RunDirectory, device_name
+from argmax_vae.tracking import TRACKERS
+from argmax_vae.training import device_of, fit
+
+IMAGES = 50_000
+SMALLEST = ("model.latents=20x2", "trainer.evaluate_every=5", "trainer.final_samples=1", "runtime.checkpoint_every=5")
+
+
+class Stopwatch(pl.Callback):
+    """Seconds from the second epoch on, the first of which compiles, and those of them within steps and evaluations."""
+
+    def __init__(self) -> None:
+        self.busy = self.whole = self.started = self.entered = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            self.busy, self.started = 0.0, time.perf_counter()
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.whole = time.perf_counter() - self.started
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.entered = time.perf_counter()
+
+    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.busy += time.perf_counter() - self.entered
+
+    def on_validation_batch_start(self, *_: Any, **__: Any) -> None:
+        self.on_train_batch_start()
+
+    def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
+        self.on_train_batch_end()
+
+
+def measure(tracker: str, epochs: int, images: int = IMAGES) -> dict[str, Any]:
+    """Train the smallest model of the tables, one seed, as `train` does, and time it."""
+    with tempfile.TemporaryDirectory() as directory:
+        overrides = [f"tracker={tracker}", f"trainer.epochs={epochs}", f"paths.runs={directory}", *SMALLEST]
+        (cell,) = cells("train", overrides)
+        run, stopwatch = RunDirectory.of(cell.plain), Stopwatch()
+        run.start(cell.plain)
+        device = device_of(cell.config.runtime.device)
+        with contextlib.redirect_stderr(io.StringIO()):
+            fit(cell.config, cell.plain, run, synthetic_images(images=images), device, None, callbacks=[stopwatch])
+    return {
+        "tracker": tracker,
+        "latents": cell.config.model.latents,
+        "seeds": 1,
+        "epochs": epochs - 1,
+        "seconds": round(stopwatch.whole, 3),
+        "overhead_percent": round(100 * (1 - stopwatch.busy / stopwatch.whole), 2),
+        "device": device_name(device),
+        "torch": torch.__version__,
+    }
+
+
+def run_overhead(output: Path | None, epochs: int = 10) -> pd.DataFrame:
+    """Measure every tracker and print the shares; also write a csv to `output` when given."""
+    rows = []
+    for tracker in TRACKERS:
+        rows.append(measure(tracker, epochs))
+        print(f"{tracker:12} {rows[-1]['overhead_percent']:6.2f} % of {rows[-1]['seconds']:.1f} seconds", flush=True)
+    frame = pd.DataFrame(rows)
+    if output is not None:
+        write_atomic(output, lambda temporary: frame.to_csv(temporary, index=False))
+    return frame
