@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Starts a Ray cluster of two nodes on the loopback address, runs a sweep on it, compares it with the same sweep in one
+# Starts a Ray cluster of two nodes on two loopback addresses, runs a sweep on it, compares it with the same sweep in one
 # process, and stops the cluster. Needs the extra `ray`. Arguments are those of same_rows.py, such as --output FILE.
 set -euo pipefail
 top=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python3}
 ray=$(dirname "$("$python" -c 'import sys; print(sys.executable)')")/ray
+head=127.0.0.2
+worker=127.0.0.3
 port=${PORT:-6399}
 temporary=$(mktemp -d /tmp/ray_cluster.XXXXXX)
 nodes=()
@@ -25,14 +27,13 @@ export RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$tempor
 chmod 600 "$RAY_AUTH_TOKEN_PATH"
 
 start() {
-  (cd "$temporary" && exec "$ray" start --block --node-ip-address=127.0.0.1 --num-cpus=1 --object-store-memory=100000000 "$@") \
-    >>"$temporary/log" 2>&1 &
+  (cd "$temporary" && exec "$ray" start --block --num-cpus=1 --object-store-memory=100000000 "$@") >>"$temporary/log" 2>&1 &
   nodes+=("$!")
 }
 alive() {
   timeout 60 "$python" - "$1" 2>>"$temporary/log" <<END
 import sys, ray
-ray.init(address="127.0.0.1:$port", log_to_driver=False)
+ray.init(address="$head:$port", _node_ip_address="$head", log_to_driver=False)
 sys.exit(sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[1]))
 END
 }
@@ -46,11 +47,12 @@ wait_for() {
   exit 1
 }
 
-start --head --port="$port" --include-dashboard=false --temp-dir="$temporary/head"
+start --head --node-ip-address="$head" --port="$port" --include-dashboard=false --temp-dir="$temporary/head"
 wait_for 1
-start --address="127.0.0.1:$port"
+start --node-ip-address="$worker" --address="$head:$port"
 wait_for 2
-echo "two nodes are up at 127.0.0.1:$port"
+echo "two nodes are up at $head:$port"
 version=$("$python" -c 'import ray; print(ray.__version__)')
 "$python" "$top/scripts/same_rows.py" "Ray $version, two nodes" \
-  hydra/launcher=ray_cluster "hydra.launcher.ray.init.address=127.0.0.1:$port" "$@"
+  hydra/launcher=ray_cluster "hydra.launcher.ray.init.address=$head:$port" \
+  "+hydra.launcher.ray.init._node_ip_address=$head" "$@"

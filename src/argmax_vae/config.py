@@ -317,6 +317,8 @@ def check_syntax(parser: OverridesParser, overrides: list[str]) -> None:
         if not group:
             raise UsageError(f"{override!r} has no key: write key=value or group=option")
         if group == engines.GROUP:
+            if parsed.is_sweep_override():
+                raise UsageError(f"{override}: name one engine for the whole sweep")
             engines.require_extra(str(parsed.value()))
         if group in groups() and parsed.value() is None and group != "experiment" and not parsed.is_delete():
             raise UsageError(f"{override}: no such option; there are {', '.join(groups()[group])}")
