@@ -17,6 +17,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from argmax_vae import engines
 from argmax_vae.data import BINARIZATIONS, DATASETS, Dataset, load_dataset
 from argmax_vae.data.celeba import ATTRIBUTES
 from argmax_vae.errors import UsageError
@@ -152,6 +153,7 @@ class Config:
 
 def register() -> None:
     """Put the schema into Hydra's store: `schema` for a run, `schema_NAME` for each estimator and schedule."""
+    engines.register_resolvers()
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     for name, estimator in ESTIMATORS.items():
@@ -314,6 +316,10 @@ def check_syntax(parser: OverridesParser, overrides: list[str]) -> None:
         group = parsed.key_or_group
         if not group:
             raise UsageError(f"{override!r} has no key: write key=value or group=option")
+        if group == engines.GROUP:
+            if parsed.is_sweep_override():
+                raise UsageError(f"{override}: name one engine for the whole sweep")
+            engines.require_extra(str(parsed.value()))
         if group in groups() and parsed.value() is None and group != "experiment" and not parsed.is_delete():
             raise UsageError(f"{override}: no such option; there are {', '.join(groups()[group])}")
 

@@ -1,15 +1,16 @@
-"""From the command line to runs: checks all cells first, lets Hydra launch them, then writes the table."""
+"""From the command line to runs: checks all cells first, lets an engine train them, then writes the table."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import hydra
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from argmax_vae import runs
-from argmax_vae.config import Cell, Config, cells, config_directory, register, to_config, to_plain
+from argmax_vae import engines, runs
+from argmax_vae.config import Cell, Config, cells, config_directory
 from argmax_vae.errors import UsageError
 from argmax_vae.files import claimed
 from argmax_vae.report import semi_supervised, tables
@@ -32,26 +33,19 @@ def single(found: list[Cell]) -> list[Cell]:
     return found
 
 
-def run_job(composed: DictConfig) -> str:
-    """What Hydra calls for every cell: train it and return its status; an error of one cell stops no other."""
+def train_cell(found: Sequence[Cell], number: int) -> tuple[str, str]:
+    """What an engine calls for every cell: train it; its status and, if it is refused, why.
+
+    An error of one cell stops no other. Hydra composes a cell again where the engine runs it, but the environment may
+    differ there: the cell that was checked is the one that is trained.
+    """
     from argmax_vae.training import train
 
+    cell = found[number]
     try:
-        plain = to_plain(composed)
-        status = train(to_config(composed), plain)
-        if status == "running":
-            ELSEWHERE.append(RunDirectory.of(plain))
-        return status
+        return train(cell.config, cell.plain), ""
     except UsageError as error:
-        if len(JOB_ERRORS) == 0 or str(error) != str(JOB_ERRORS[-1]):
-            print(f"argmax-vae: {error}", file=sys.stderr)
-        JOB_ERRORS.append(error)
-        return "failed"
-
-
-JOB_ERRORS: list[UsageError] = []
-ELSEWHERE: list[RunDirectory] = []
-"""Runs that another process was training when their turn came."""
+        return "refused", str(error)
 
 
 def launch(config_name: str, overrides: list[str], multirun: bool) -> int:
@@ -63,35 +57,36 @@ def launch(config_name: str, overrides: list[str], multirun: bool) -> int:
 
 
 def launch_cells(config_name: str, overrides: list[str], found: list[Cell]) -> int:
-    if not any(override.startswith("hydra/launcher") for override in overrides):
-        check_prerequisites(found)
-    register()
-    JOB_ERRORS.clear()
-    ELSEWHERE.clear()
-    arguments = [sys.argv[0], *overrides, *(["-m"] if len(found) > 1 else [])]
-    before, sys.argv = sys.argv, arguments
-    try:
-        while True:
-            hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=config_name)(run_job)()
-            if all(run.is_done or run.is_running for run in ELSEWHERE):
-                break
-            ELSEWHERE.clear()
-    finally:
-        sys.argv = before
+    check_prerequisites(found, engines.chosen(overrides) in engines.ON_THIS_MACHINE)
+    refused: list[str] = []
+    pending = [cell for cell in found if not RunDirectory.of(cell.plain).is_done]
+    while pending:
+        jobs = [cell.overrides for cell in pending]
+        answers, problem = engines.launch(config_directory(), config_name, jobs, partial(train_cell, pending))
+        if problem:
+            print(f"argmax-vae: {problem}", file=sys.stderr)
+        refused += [reason for status, reason in answers if status == "refused"]
+        elsewhere = [cell for cell, (status, _) in zip(pending, answers, strict=False) if status == "running"]
+        pending = [cell for cell in elsewhere if RunDirectory.of(cell.plain).status not in ("done", "running")]
+    for reason in dict.fromkeys(refused):
+        print(f"argmax-vae: {reason}", file=sys.stderr)
     statuses = [(run, run.status) for run in (RunDirectory.of(cell.plain) for cell in found)]
     unfinished = [run for run, status in statuses if status not in ("done", "running")]
     for run, status in statuses:
         if status == "running":
             print(f"argmax-vae: another process is training {run.path}", file=sys.stderr)
-    if unfinished and len(JOB_ERRORS) == len(found):
+    if unfinished and len(refused) == len(found):
         return BAD_USAGE
     for run in unfinished:
         print(f"argmax-vae: {run.status}: {run.path}: {run.reason}".rstrip(": "), file=sys.stderr)
     return SOME_FAILED if unfinished else DONE
 
 
-def check_prerequisites(found: list[Cell]) -> None:
-    """Raise UsageError when a cell that is not done lacks its device, data or directory, before any cell starts."""
+def check_prerequisites(found: list[Cell], on_this_machine: bool = True) -> None:
+    """Raise UsageError when a cell that is not done lacks its device, data or directory, before any cell starts.
+
+    Devices of other machines are for their jobs to check.
+    """
     from argmax_vae.training import prerequisites
 
     checked = set()
@@ -108,7 +103,8 @@ def check_prerequisites(found: list[Cell]) -> None:
             str(config.supervision),
         )
         if needs not in checked and not RunDirectory.of(cell.plain).is_done:
-            prerequisites(config)
+            here = config.runtime if on_this_machine else replace(config.runtime, device="cpu")
+            prerequisites(replace(config, runtime=here))
         checked.add(needs)
 
 

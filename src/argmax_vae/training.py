@@ -15,6 +15,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 
 from argmax_vae import joining, runs
@@ -141,11 +142,12 @@ def build(config: Config, dataset: Dataset, part: Part = WHOLE) -> DiscreteVAE:
 
 
 def lightning_trainer(config: Config, device: str, callbacks: list[pl.Callback], part: Part = WHOLE) -> pl.Trainer:
-    """A Lightning trainer that leaves files, logging and checkpoints to this package."""
+    """A Lightning trainer that leaves files, logging and checkpoints to this package, and SLURM's jobs to engines."""
     return pl.Trainer(
         accelerator="gpu" if device == "cuda" else "cpu",
         devices=part.count,
         strategy=SharedBatches() if part.count > 1 else "auto",
+        plugins=LightningEnvironment(),
         max_epochs=config.trainer.epochs,
         check_val_every_n_epoch=config.trainer.evaluate_every,
         callbacks=callbacks,
