@@ -20,8 +20,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: install  ## train every estimator on 8×8 digits, print and plot the comparison (about two minutes)
 	$(BIN)/python scripts/demo.py
 
-test: install  ## run the tests
-	$(BIN)/python -m pytest
+test: install  ## run the tests, on two processors if there are
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 2 --dist worksteal
 
 test-slow: install  ## run the tests that take minutes, too
 	$(BIN)/python -m pytest -m "slow or not slow"

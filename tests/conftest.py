@@ -1,5 +1,7 @@
 """Fixtures of all tests. The hook that checks shape annotations precedes any import of the package."""
 
+import os
+
 import pytest
 
 import shape_checks
@@ -7,6 +9,11 @@ import shape_checks
 shape_checks.install()
 
 import torch  # noqa: E402
+
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    threads = max(1, torch.get_num_threads() // workers)
+    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 @pytest.fixture
