@@ -1,10 +1,12 @@
 """Runs on disk: their names, states and rows of record."""
 
+import errno
 import hashlib
 import json
 import subprocess
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +14,7 @@ from PIL import Image
 
 from argmax_vae import __version__, runs
 from argmax_vae.errors import UsageError
+from argmax_vae.files import write_text
 from argmax_vae.runs import RunDirectory, identity, merge_into, run_name, scan
 from helpers import cell, metrics, train
 
@@ -141,3 +144,15 @@ def test_an_error_while_merging_leaves_the_old_file(tmp_path: Path, monkeypatch:
         merge_into(path, rows(2))
     assert path.read_bytes() == content
     assert [entry.name for entry in tmp_path.iterdir()] == ["runs.csv"]
+
+
+def test_in_a_directory_that_cannot_be_written_nobody_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDirectory(tmp_path / "run")
+    write_text(run.path / "config.yaml", "{}")
+    write_text(run.claim, "")
+
+    def refuse(*arguments: object, **others: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    assert run.status == "interrupted"

@@ -68,8 +68,9 @@ def test_figure4_scores_every_seed_and_attribute(
         final[f"test_accuracy_{name}"][seed] for seed in (0, 1) for name in ATTRIBUTES
     ]
     assert "| direct | 2 | Eyeglasses |" in (tmp_path / "out" / "figure4.md").read_text()
-    with Image.open(tmp_path / "out" / "figure4.png") as picture:
-        assert picture.size == (8 * 17 + 1, 8 * 17 + 1)
+    for name, codes in (("figure4.png", 8), ("figure8.png", 24)):
+        with Image.open(tmp_path / "out" / name) as picture:
+            assert picture.size == (8 * 17 + 1, codes * 17 + 1)
     assert "no Eyeglasses, no Smiling, no Male; no Eyeglasses" in capsys.readouterr().out
 
 

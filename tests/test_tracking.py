@@ -106,6 +106,13 @@ def test_tensorboard_events_hold_curves_and_pictures(tmp_path: Path) -> None:
     assert [point.value for point in found] == pytest.approx(list(expected), rel=1e-6)
     assert {"validation_bound_low", "validation_bound_high", "test_kl", "epsilon"} <= set(events.Tags()["scalars"])
     assert set(events.Tags()["images"]) == {"samples", "reconstructions"}
+    (final,) = events.Scalars("final/test_bound")
+    assert final.value == pytest.approx(seeds(run)["test_bound"].mean(), rel=1e-6)
+    (config,), (table,) = (
+        events.Tensors(f"{name}/text_summary")[0].tensor_proto.string_val for name in ("config", "seeds")
+    )
+    assert "|estimator.name|direct|" in config.decode()
+    assert table.decode().count("|done|") == 2
 
 
 def test_unknown_names_are_refused() -> None:

@@ -88,11 +88,14 @@ class RunDirectory:
 
     @property
     def is_running(self) -> bool:
-        """Whether a process is training the run."""
+        """Whether a process is training the run; nobody does in a directory that cannot be written to."""
         if not self.claim.exists():
             return False
-        with claimed(self.claim, 0) as free:
-            return not free
+        try:
+            with claimed(self.claim, 0) as free:
+                return not free
+        except UsageError:
+            return False
 
     @property
     def is_done(self) -> bool:

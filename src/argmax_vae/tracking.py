@@ -6,7 +6,7 @@ the end; `open_tracker` chooses it by configuration.
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -126,13 +126,44 @@ class CsvTracker(NoTracker):
         write_atomic(self.path, lambda temporary: curves.to_csv(temporary, index=False))
 
 
+def final_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Means of the final numbers over the seeds that are done, half widths of their 95 % intervals, and counts."""
+    done = [row for row in rows if row["status"] == "done"]
+    summary: dict[str, float] = {"seeds": len(done), "diverged": len(rows) - len(done)}
+    for name, value in (done[0] if done else {}).items():
+        values = [row[name] for row in done]
+        if name == "seed" or isinstance(value, str) or not all(map(math.isfinite, values)):
+            continue
+        interval = mean_interval(values)
+        summary[name] = interval.mean
+        if name.startswith(("test_", "validation_")) and interval.number > 1:
+            summary[f"{name}_half_width"] = interval.half_width
+    return summary
+
+
+def dotted(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a nested configuration with their dotted keys."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows with the same columns as a table that TensorBoard shows."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return "\n".join("|" + "|".join(str(cell).replace("|", "\\|") for cell in line) + "|" for line in lines)
+
+
 class TensorBoardTracker(NoTracker):
-    """Writes mean and interval curves, and the pictures at the end, as TensorBoard events."""
+    """Writes configuration, mean and interval curves, at the end also final means, a table of the seeds, and pictures."""
 
     def __init__(self, config: TrackerConfig, labels: RunLabels) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer = SummaryWriter(str(labels.directory / "tensorboard"))
+        self.writer.add_text("config", markdown_table([{"key": k, "value": v} for k, v in dotted(labels.config)]))
 
     def log(self, rows: Sequence[Row]) -> None:
         summary = summarise(rows)
@@ -143,6 +174,9 @@ class TensorBoardTracker(NoTracker):
     def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures) -> None:
         for name, picture in (("samples", pictures.samples), ("reconstructions", pictures.reconstructions)):
             self.writer.add_image(name, picture, dataformats="HWC"[: picture.ndim])
+        self.writer.add_text("seeds", markdown_table(rows))
+        for name, value in final_summary(rows).items():
+            self.writer.add_scalar(f"final/{name}", value)
 
     def close(self) -> None:
         self.writer.close()
@@ -157,21 +191,6 @@ BEST = {
     },
 }
 """What wandb keeps of a curve as its summary: the direction in which it is better."""
-
-
-def final_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Means of the final numbers over the seeds that are done, half widths of their 95 % intervals, and counts."""
-    done = [row for row in rows if row["status"] == "done"]
-    summary: dict[str, float] = {"seeds": len(done), "diverged": len(rows) - len(done)}
-    for name, value in (done[0] if done else {}).items():
-        values = [row[name] for row in done]
-        if name == "seed" or isinstance(value, str) or not all(map(math.isfinite, values)):
-            continue
-        interval = mean_interval(values)
-        summary[name] = interval.mean
-        if name.startswith(("test_", "validation_")) and interval.number > 1:
-            summary[f"{name}_half_width"] = interval.half_width
-    return summary
 
 
 class WandbTracker(NoTracker):
