@@ -140,7 +140,7 @@ def test_an_error_while_merging_leaves_the_old_file(tmp_path: Path, monkeypatch:
         raise OSError("No space left on device")
 
     monkeypatch.setattr(pd.DataFrame, "to_csv", broken)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UsageError, match="No space"):
         merge_into(path, rows(2))
     assert path.read_bytes() == content
     assert [entry.name for entry in tmp_path.iterdir()] == ["runs.csv"]

@@ -39,7 +39,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
 def cannot_write(path: Path, error: OSError) -> UsageError:
     """What to say when the operating system refuses to write a file."""
     advice = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose another directory"
-    return UsageError(f"cannot write {path}: {error.strerror}; {advice} (paths.runs, paths.results)")
+    return UsageError(f"cannot write {path}: {error.strerror or error}; {advice} (paths.runs, paths.results)")
 
 
 def write_keeping(path: Path, before: Path, write: Callable[[Path], object]) -> None:

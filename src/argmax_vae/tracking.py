@@ -157,7 +157,7 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 class TensorBoardTracker(NoTracker):
-    """Writes configuration, mean and interval curves, at the end also final means, a table of the seeds, and pictures."""
+    """Writes configuration, mean and interval curves, then final means, a table of the seeds, and pictures."""
 
     def __init__(self, config: TrackerConfig, labels: RunLabels) -> None:
         from torch.utils.tensorboard import SummaryWriter
