@@ -72,6 +72,17 @@ def test_chosen_values_have_the_best_validation_accuracy_of_their_search(estimat
     assert float(best["labelled_weight"]) == experiment["supervision"]["labelled_weight"]
 
 
+@pytest.mark.parametrize("estimator", ["direct", "gumbel_softmax"])
+@pytest.mark.skipif("figure6_search" not in RECORDED, reason="not searched yet")
+def test_chosen_values_of_deep_networks_have_the_best_validation_bound_of_their_search(estimator: str) -> None:
+    experiment = yaml.safe_load((TOP / "conf" / "experiment" / f"deep_{estimator}.yaml").read_text(encoding="utf-8"))
+    runs = report.read(RESULTS / "runs.csv", "")
+    runs = runs[(runs["table"] == "figure6_search") & (runs["estimator"] == estimator)]
+    best = runs.loc[runs["validation_bound"].astype(float).idxmin()]
+    parameter = {"direct": "epsilon", "gumbel_softmax": "temperature"}[estimator]
+    assert float(str(best["schedule"]).split("=")[1]) == experiment["estimator"][parameter]["value"]
+
+
 def test_every_run_of_record_has_its_origin() -> None:
     runs = report.read(RESULTS / "runs.csv", "")
     for column in ("run", "config_hash", "commit", "device", "torch", "epochs", "seconds"):

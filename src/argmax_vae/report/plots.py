@@ -351,6 +351,7 @@ def draw_figure6(runs: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     right.set_ylabel("behind direct optimization")
     for axes in (left, right):
         axes.set_xticks(range(len(sizes)), [f"{n}×{k}" for n, k in sizes])
+        axes.set_xlim(-0.5, len(sizes) - 0.5)
         axes.set_xlabel("shape n×k")
         axes.grid(axis="y", color="0.9", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
