@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -322,7 +322,10 @@ def draw_figure5(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
 
 @_look()
 def draw_figure6(runs: pd.DataFrame, paper: pd.DataFrame) -> Figure:
-    """The figure that :func:`figure6` writes."""
+    """The figure that :func:`figure6` writes: means with intervals, and every seed as a small mark.
+
+    The axes show all seeds; where some of three collapse, an interval reaches beyond them.
+    """
     from matplotlib.figure import Figure
 
     table = build("figure6", runs, paper)
@@ -330,6 +333,7 @@ def draw_figure6(runs: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     sizes = list(dict.fromkeys(zip(table["n"], table["k"], strict=True)))
     figure = Figure(figsize=(9.6, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
+    shown: dict[Axes, list[pd.Series]] = {left: [], right: []}
     estimators = sorted(table["estimator"].unique(), key=rank)
     for offset, estimator in zip(np.linspace(-0.12, 0.12, len(estimators)), estimators, strict=True):
         look = style(estimator)
@@ -337,12 +341,19 @@ def draw_figure6(runs: pd.DataFrame, paper: pd.DataFrame) -> Figure:
         positions = [sizes.index(size) + offset for size in zip(cells["n"], cells["k"], strict=True)]
         bars = {"color": look.color, "marker": look.marker, "markersize": 5.5, "capsize": 3, "label": look.label}
         left.errorbar(positions, cells["test_bound"], cells["half_width"], linestyle=look.line, **bars)
+        small: dict[str, Any] = {"color": look.color, "marker": look.marker, "s": 10, "alpha": 0.45, "linewidths": 0}
         differences = []
         for n, k in sizes:
             cell = done[(done["n"] == n) & (done["k"] == k)].set_index("seed")
             ours, direct = (cell[cell["estimator"] == name]["test_bound"] for name in (estimator, "direct"))
+            place = sizes.index((n, k)) + offset + 0.1
+            left.scatter([place] * len(ours), ours, **small)
+            shown[left].append(ours)
             if estimator != "direct" and len(ours.index.intersection(direct.index)):
                 interval = paired_difference(ours, direct)
+                each = (ours - direct).dropna()
+                right.scatter([place] * len(each), each, **small)
+                shown[right].append(each)
                 differences.append((sizes.index((n, k)) + offset, interval.mean, interval.half_width))
         if differences:
             right.errorbar(*zip(*differences, strict=True), linestyle="", **bars)
@@ -352,6 +363,8 @@ def draw_figure6(runs: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     for axes in (left, right):
         axes.set_xticks(range(len(sizes)), [f"{n}×{k}" for n, k in sizes])
         axes.set_xlim(-0.5, len(sizes) - 0.5)
+        heights = np.concatenate([[0.0] if axes is right else [], *shown[axes]])
+        axes.set_ylim(heights.min() - 0.08 * np.ptp(heights) - 1, heights.max() + 0.08 * np.ptp(heights) + 1)
         axes.set_xlabel("shape n×k")
         axes.grid(axis="y", color="0.9", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
