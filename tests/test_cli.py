@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.error import URLError
@@ -14,9 +15,10 @@ import pytest
 import torch
 import yaml
 
-from argmax_vae import __version__, config, training
+from argmax_vae import __version__, config, engines, training
 from argmax_vae.cli import REPRODUCE_EXAMPLES, TRAIN_EXAMPLES, main
 from argmax_vae.config import groups, primary_configs
+from argmax_vae.errors import UsageError
 from argmax_vae.runs import RunDirectory, scan
 from helpers import TINY, train
 
@@ -103,13 +105,17 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def test_every_example_composes() -> None:
-    """Those of the README and of --help that train or reproduce."""
+    """Those of the README and of --help that train or reproduce; without their engine where it is not installed."""
     text = (Path(__file__).parents[1] / "README.md").read_text() + TRAIN_EXAMPLES + REPRODUCE_EXAMPLES
     examples = re.findall(r"^ *argmax-vae (train|reproduce) ([^#\n]*)", text, re.MULTILINE)
     assert len(examples) > 8
     for verb, words in examples:
         arguments = [word for word in words.split() if not word.startswith("-") and word != "job"]
         name = arguments.pop(0) if verb == "reproduce" else "train"
+        try:
+            engines.require_extra(engines.chosen(arguments))
+        except UsageError:
+            arguments = [word for word in arguments if not engines.is_hydras(word)]
         assert config.cells(name, arguments), words
 
 
@@ -335,6 +341,15 @@ sys.exit(f"loaded: {found}" if found else 0)
     assert done.stdout.count("examples:") == len(VERBS)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C as a terminal has it: a process that was started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_training_with_130_and_one_line(
     sent: signal.Signals,
