@@ -220,3 +220,16 @@ def test_checkpoints_hold_plain_values_only(tmp_path: Path, monkeypatch: pytest.
             train(tmp_path, *FOUR)
     run = RunDirectory.of(cell(tmp_path, *FOUR).plain)
     assert torch.load(run.checkpoint, weights_only=True)["identity"] == run.path.name.rsplit("-", 1)[1]
+
+
+def test_a_clock_that_is_set_back_changes_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(tmp_path / "whole", *FOUR)
+    clock = iter(range(2_000_000_000, 0, -3600))
+    monkeypatch.setattr(time, "time", lambda: float(next(clock)))
+    with monkeypatch.context() as interrupted:
+        raise_after(interrupted, 2, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "back", *FOUR)
+    back = train(tmp_path / "back", *FOUR)
+    same_numbers(whole, back)
+    assert (pd.read_csv(back.path / "seeds.csv")["seconds"] > 0).all()

@@ -213,3 +213,16 @@ def test_rows_of_two_processes_do_not_overwrite_each_other(tmp_path: Path) -> No
     processes = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(start)]) for start in (0, 10, 20)]
     assert [process.wait() for process in processes] == [0, 0, 0]
     assert sorted(pd.read_csv(tmp_path / "runs.csv")["n"]) == list(range(30))
+
+
+def test_results_that_cannot_be_written_are_refused_before_anything_is_trained(
+    capsys: pytest.CaptureFixture[str], empty_directory: Path
+) -> None:
+    (empty_directory / "occupied").write_text("a file")
+    small = [word for word in TINY if not word.startswith("model.")]
+    chosen = ["reproduce", "section61", *small, "model.latents=3x2", "experiment=written_direct"]
+    assert main([*chosen, "paths.results=occupied/results"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("argmax-vae: cannot write to occupied/results: ")
+    assert "occupied is no directory" in line
+    assert not Path("runs").exists()

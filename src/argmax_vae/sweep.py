@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from argmax_vae import engines, runs
 from argmax_vae.config import Cell, Config, cells, config_directory
 from argmax_vae.errors import UsageError
-from argmax_vae.files import claimed
+from argmax_vae.files import claimed, require_writable
 from argmax_vae.report import semi_supervised, tables
 from argmax_vae.runs import RunDirectory
 from argmax_vae.tracking import publish_table
@@ -128,8 +128,9 @@ def reproduce(table: str, overrides: list[str], dry_run: bool) -> int:
         print(describe(cell), flush=True)
     if dry_run:
         return DONE
-    code = launch_cells(table, overrides, found)
     results = Path(found[0].config.paths.results)
+    require_writable(results)
+    code = launch_cells(table, overrides, found)
     if collect(found, results):
         for name in sorted({cell.config.table for cell in found}):
             written = tables.write(name, results) if name in tables.TABLES else []
