@@ -6,7 +6,7 @@ the end; `open_tracker` chooses it by configuration.
 
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ import pandas as pd
 from argmax_vae.errors import UsageError
 from argmax_vae.files import write_atomic
 from argmax_vae.report.statistics import mean_interval
+from argmax_vae.runs import flat
 
 Row = Mapping[str, float]
 NOT_AVERAGED = ("epoch", "seed")
@@ -141,15 +142,6 @@ def final_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return summary
 
 
-def dotted(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of a nested configuration with their dotted keys."""
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from dotted(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows with the same columns as a table that TensorBoard shows."""
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
@@ -163,7 +155,7 @@ class TensorBoardTracker(NoTracker):
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer = SummaryWriter(str(labels.directory / "tensorboard"))
-        self.writer.add_text("config", markdown_table([{"key": k, "value": v} for k, v in dotted(labels.config)]))
+        self.writer.add_text("config", markdown_table([{"key": k, "value": v} for k, v in flat(labels.config)]))
 
     def log(self, rows: Sequence[Row]) -> None:
         summary = summarise(rows)

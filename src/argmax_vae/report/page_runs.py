@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -15,7 +15,7 @@ import pandas as pd
 from argmax_vae.report.page_charts import shown
 from argmax_vae.report.page_markup import definitions, image, table
 from argmax_vae.report.statistics import mean_interval
-from argmax_vae.runs import RunDirectory
+from argmax_vae.runs import RunDirectory, flat
 
 NOT_COMPARED = ("paths", "tracker", "laboratory", "table", "protocol", "chosen")
 """Sections of a configuration that say nothing about how a run was trained."""
@@ -38,15 +38,6 @@ class Run:
     origin: dict[str, str]
     reason: str
     samples: Path | None
-
-
-def flat(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys with their values, in their order; an empty section is a value."""
-    for key, value in plain.items():
-        if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def choices(plain: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, str]:
