@@ -9,7 +9,7 @@ import torch
 
 from argmax_vae import training
 from argmax_vae.runs import RunDirectory
-from helpers import cell, metrics, raise_after, seeds, train
+from helpers import cell, metrics, poison, raise_after, seeds, train
 
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-4}
 """Nats of 40: products of many and of few seeds may sum in another order, which training amplifies."""
@@ -88,3 +88,13 @@ def test_a_failed_addition_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.M
         run = train(tmp_path, "seeds=[0,1]")
     assert (run.status, run.reason) == ("failed", "seeds [1]: RuntimeError: node lost")
     assert train(tmp_path, "seeds=[0,1]").is_done
+
+
+def test_an_addition_that_diverges_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(tmp_path, "seeds=[0]", "runtime.checkpoint_every=100")
+    with monkeypatch.context() as poisoned:
+        poison(poisoned, [0], 1)
+        run = train(tmp_path, "seeds=[0,1]", "runtime.checkpoint_every=100")
+    assert run.outcome["status"] == "done"
+    assert list(seeds(run)["status"]) == ["done", "diverged"]
+    assert not run.checkpoint.exists()

@@ -50,7 +50,10 @@ def parts(plain: Mapping[str, Any]) -> Parts:
 
 
 def join(run: RunDirectory, plain: Mapping[str, Any], found: Mapping[RunDirectory, Sequence[int]]) -> str:
-    """Write the files of a run from those of runs that have all its seeds between them; returns its status."""
+    """Write the files of a run from those of runs that have all its seeds between them; returns its status.
+
+    Without a last checkpoint, which a part whose seeds all diverged may lack, a run with more epochs starts over.
+    """
     wanted = list(plain["seeds"])
     run.start(dict(plain))
     origin = {**run.provenance(), "joins": [{"run": part.path.name, **part.provenance()} for part in found]}
@@ -64,6 +67,8 @@ def join(run: RunDirectory, plain: Mapping[str, Any], found: Mapping[RunDirector
     order = [seed for seeds in found.values() for seed in seeds]
     positions = torch.tensor([order.index(seed) for seed in wanted])
     for target in (run.checkpoint, run.best):
+        if not all((part.path / target.name).exists() for part in found):
+            continue
         contents = [torch.load(part.path / target.name, map_location="cpu", weights_only=True) for part in found]
         content = joined(contents, positions)
         content["identity"] = runs.identity(plain)
