@@ -83,6 +83,17 @@ def test_chosen_values_of_deep_networks_have_the_best_validation_bound_of_their_
     assert float(str(best["schedule"]).split("=")[1]) == experiment["estimator"][parameter]["value"]
 
 
+@pytest.mark.parametrize("estimator", ["direct", "gumbel_softmax"])
+@pytest.mark.skipif("figure4_search" not in RECORDED, reason="not searched yet")
+def test_chosen_weights_of_attributes_have_the_best_validation_accuracy_of_their_search(estimator: str) -> None:
+    experiment = yaml.safe_load((TOP / "conf" / "experiment" / f"attributes_{estimator}.yaml").read_text("utf-8"))
+    runs = report.read(RESULTS / "runs.csv", "")
+    runs = runs[(runs["table"] == "figure4_search") & (runs["estimator"] == estimator)]
+    assert sorted(runs["labelled_weight"].astype(float)) == [10, 100, 1000]
+    best = runs.loc[runs["validation_accuracy"].astype(float).idxmax()]
+    assert float(best["labelled_weight"]) == experiment["supervision"]["labelled_weight"]
+
+
 def test_every_run_of_record_has_its_origin() -> None:
     runs = report.read(RESULTS / "runs.csv", "")
     for column in ("run", "config_hash", "commit", "device", "torch", "epochs", "seconds"):
