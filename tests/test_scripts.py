@@ -67,11 +67,22 @@ def test_figure4_scores_every_seed_and_attribute(
     assert frame["test_accuracy"].tolist() == [
         final[f"test_accuracy_{name}"][seed] for seed in (0, 1) for name in ATTRIBUTES
     ]
-    assert "| direct | 2 | Eyeglasses |" in (tmp_path / "out" / "figure4.md").read_text()
-    for name, codes in (("figure4.png", 8), ("figure8.png", 24)):
-        with Image.open(tmp_path / "out" / name) as picture:
-            assert picture.size == (8 * 17 + 1, codes * 17 + 1)
-    assert "no Eyeglasses, no Smiling, no Male; no Eyeglasses" in capsys.readouterr().out
+    assert "| direct | 16 | 2 | Eyeglasses |" in (tmp_path / "out" / "figure4.md").read_text()
+    assert "| direct | 16 | 2 | Male |" in capsys.readouterr().out
+    with Image.open(tmp_path / "out" / "figure4.png") as one, Image.open(tmp_path / "out" / "figure8.png") as more:
+        assert more.size == (8 * 17 + 1, 24 * 17 + 1)
+        alone = one.size
+    assert figure4.main([str(celeba_run.path), *arguments]) == 0
+    with Image.open(tmp_path / "out" / "figure4.png") as two:
+        assert two.size == (2 * alone[0], alone[1])
+
+
+def test_columns_of_figure4_name_the_attributes_that_are_set() -> None:
+    import figure4
+
+    figure = figure4.draw([("direct", np.zeros((4, 8, 3)))], ["Smiling", "Male"])
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels == ["none of them", "Male", "Smiling", "Smiling, Male"]
 
 
 class Colours(nn.Module):
