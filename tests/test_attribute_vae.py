@@ -58,6 +58,25 @@ def test_colour_pictures_and_accuracy_of_every_attribute(tmp_path: Path) -> None
     assert pictures.reconstructions[1:9, 1:9] == pytest.approx(first.numpy())
 
 
+@pytest.mark.parametrize("there", [(), ("test",), ("train",)])
+def test_a_combination_that_a_split_lacks(there: tuple[str, ...], tmp_path: Path) -> None:
+    """Without labels in training a rare combination may be missing from one split, or from all."""
+    whole = faces()
+    assert whole.train.labels is not None
+    common = whole.train.labels < 3
+    some = Images(whole.train.pixels[common], whole.train.labels[common])
+    splits = {name: whole.train if name in there else some for name in ("train", "validation", "test")}
+    dataset = Dataset("faces", whole.shape, **splits, binary=False)
+    module = training.build(cell(tmp_path, *TINY, "model.latents=1x4", "trainer.batch=10").config, dataset)
+    for names in ((), ("red", "dark")):
+        module.attributes = list(names)
+        module.classes = module.number_of_classes(dataset)
+        module.on_test_epoch_start()
+        with torch.no_grad():
+            module.test_step(torch.arange(len(splits["test"].pixels)), 0)
+        assert {"test_accuracy", *(f"test_accuracy_{name}" for name in names)} <= set(module.more_metrics("test", 0))
+
+
 @pytest.mark.parametrize("estimator", ["direct", "gumbel_softmax", "exact", "local_expectation"])
 @pytest.mark.parametrize("labels", [(), LABELS])
 def test_trains(estimator: str, labels: tuple[str, ...], tmp_path: Path) -> None:

@@ -139,16 +139,26 @@ def test_subset_is_of_the_training_split_unless_asked_for(tmp_path: Path) -> Non
         chosen = cell(tmp_path, *MIXTURE, *JOINT, f"supervision.source={source}", "seeds=[0,1]")
         module = training.build(chosen.config, dataset)
         assert isinstance(module, MixtureVAE)
-        assert len(module.labelled_pixels) == len(module.labelled_classes) == images
-        assert torch.equal(module.labelled_pixels[:1200], dataset.train.pixels)
-        assert int(module.subset.max()) < images
-        assert module.subset.shape == (2, 50)
+        pixels = torch.cat([dataset.train.pixels, dataset.validation.pixels])[:images]
+        classes = torch.cat([split.labels for split in (dataset.train, dataset.validation)])[:images]
+        subsets = torch.stack([labelled_subset(classes, 50, 10, seed) for seed in (0, 1)])
+        assert (int(subsets.max()) >= 1200) == (images > 1200)
+        assert torch.equal(module.labelled_pixels, pixels[subsets])
+        assert torch.equal(module.labelled_classes, classes[subsets])
+
+
+def test_without_labels_no_image_is_kept_twice(tmp_path: Path) -> None:
+    module = training.build(cell(tmp_path, *MIXTURE, "seeds=[0,1]").config, load_dataset("digits", Path()))
+    assert module.labelled_pixels.shape == (2, 0, 64)
 
 
 def test_labelled_images_of_a_step_are_drawn_evenly() -> None:
-    subset = torch.tensor([[5, 7, 9], [1, 2, 3]])
-    drawn = draw_labelled(subset, torch.tensor([[0.0, 0.34, 0.9999999], [0.0, 0.5, 1.0]]))
-    assert drawn.tolist() == [[5, 7, 9], [1, 2, 3]]
+    classes = torch.tensor([[5, 7, 9], [1, 2, 3]])
+    pixels = torch.stack([classes, 10 * classes], -1).to(torch.uint8)
+    uniform = torch.tensor([[0.0, 0.34, 0.9999999, 0.5], [0.0, 0.5, 1.0, 0.1]])
+    drawn, labels = draw_labelled(pixels, classes, uniform)
+    assert labels.tolist() == [[5, 7, 9, 7], [1, 2, 3, 1]]
+    assert torch.equal(drawn, torch.stack([labels, 10 * labels], -1).to(torch.uint8))
 
 
 @pytest.mark.parametrize("overrides", [JOINT, SEQUENTIAL, ()], ids=["joint", "sequential", "none"])
@@ -209,6 +219,26 @@ def test_jointly_the_objective_has_theta_once_and_the_label_beside_it(
     for one, other in zip(both[0], alone[0], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     assert not all(torch.allclose(one, other) for one, other in zip(both[1], alone[1], strict=True))
+
+
+@pytest.mark.parametrize("kl", ["analytic", "none", "concrete"])
+def test_jointly_no_divergence_reaches_labelled_images(kl: str, tmp_path: Path) -> None:
+    """With a label's loss of almost nothing, its weight changes no slope."""
+    slopes = []
+    for weight in (1e-6, 1e3):
+        chosen = cell(
+            tmp_path,
+            *(*MIXTURE, *JOINT, "estimator=gumbel_softmax", f"objective={kl}", "supervision.loss=cross_entropy"),
+            *("supervision.weight=1e-12", f"supervision.labelled_weight={weight}"),
+        )
+        module = training.build(chosen.config, load_dataset("digits", Path()))
+        module.prepare_steps(module.configure_optimizers())
+        module.on_train_epoch_start()
+        noise = module.draw()
+        total = module.terms(module.inputs(torch.arange(200).unsqueeze(0), noise), noise, module.steps_done)[0]
+        slopes.append(torch.autograd.grad(total, list(module.networks.discrete.parameters())))
+    for one, other in zip(*slopes, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
 def test_phases_see_the_images_they_name(tmp_path: Path) -> None:
@@ -334,6 +364,13 @@ def bad(*overrides: str) -> str:
         (("supervision=joint", "estimator=exact"), "supervision.loss=label needs estimator=direct"),
         (("supervision=joint", "estimator.direction=away"), "supervision.loss=label needs estimator=direct"),
         (("supervision=joint", "supervision.loss=relaxed_cross_entropy"), "needs estimator=gumbel_softmax"),
+        (
+            (
+                *("supervision=joint", "supervision.labels=50", "supervision.loss=cross_entropy"),
+                *("estimator=reinforce", "estimator.baseline=moving_average"),
+            ),
+            "estimator.baseline=moving_average does not fit supervision=joint",
+        ),
         (("supervision=joint", "supervision.labels=-10"), "supervision.labels=-10 must be at least 0"),
         (("supervision=joint", "model=linear", "~model.gaussian"), "key"),
         (("model.latents=2x10",), "model.latents=2x10 must be 1 x k for a mixture"),

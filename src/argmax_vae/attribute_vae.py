@@ -38,6 +38,9 @@ class AttributeVAE(MixtureVAE):
             self.seeds,
         )
 
+    def number_of_classes(self, dataset: Dataset) -> int:
+        return 2 ** len(self.attributes) if self.attributes else super().number_of_classes(dataset)
+
     def more_metrics(self, split: str, index: int) -> dict[str, float]:
         """Also the share of images of which the arg max has the attribute right, for every attribute."""
         metrics = super().more_metrics(split, index)

@@ -7,16 +7,16 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from argmax_vae import objective
-from argmax_vae.data.binarization import prepare
-from argmax_vae.data.datasets import Dataset
+from argmax_vae.data.binarization import prepare, prepare_for_evaluation
+from argmax_vae.data.datasets import Dataset, Images
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import Estimator, EstimatorConfig
-from argmax_vae.latents import kl_to_uniform, normal_from_uniform
+from argmax_vae.latents import normal_from_uniform
 from argmax_vae.mixture import GaussianMixtureConfig, MixtureConfig, MixtureReconstruction, mixture_bound_sums
 from argmax_vae.modules import DiscreteVAE, Evaluation, ModelConfig, TrainerConfig
 from argmax_vae.networks import GaussianMixtureNetworks, MixtureNetworks
@@ -40,7 +40,6 @@ class MixtureVAE(DiscreteVAE):
     In a step, labelled images follow the others in the batch. `phase` says which of the two the step has.
     """
 
-    subset: Tensor
     labelled_pixels: Tensor
     labelled_classes: Tensor
 
@@ -57,16 +56,12 @@ class MixtureVAE(DiscreteVAE):
         self.labels = {
             split: images.labels for split, images in (("validation", dataset.validation), ("test", dataset.test))
         }
-        self.classes = 0 if dataset.train.labels is None else int(dataset.train.labels.max()) + 1
+        self.classes = self.number_of_classes(dataset)
         self.counts: dict[str, list[Tensor]] = {}
         self.phase = "unlabelled"
         self.labelled_epochs = supervision.labelled_epochs(len(dataset.train.pixels) // self.trainer_config.batch)
         self.configs = {"unlabelled": self.estimator.config, "labelled": labelled_config(self.estimator, supervision)}
-        pixels, classes = labelled_source(dataset, supervision)
-        subsets = torch.zeros(len(seeds), 0, dtype=torch.int64)
-        if supervision.training != "none":
-            subsets = torch.stack([labelled_subset(classes, supervision.labels, model.k, seed) for seed in seeds])
-        self.register_buffer("subset", subsets, persistent=False)
+        pixels, classes = labelled_images(dataset, supervision, model.k, seeds)
         self.register_buffer("labelled_pixels", pixels, persistent=False)
         self.register_buffer("labelled_classes", classes, persistent=False)
 
@@ -86,6 +81,11 @@ class MixtureVAE(DiscreteVAE):
             m.dropout,
             self.seeds,
         )
+
+    def number_of_classes(self, dataset: Dataset) -> int:
+        """How many classes the labels of all splits have, 0 without labels."""
+        splits = (dataset.train, dataset.validation, dataset.test)
+        return 1 + max((int(split.labels.max()) for split in splits if split.labels is not None), default=-1)
 
     def phase_of(self, epoch: int) -> str:
         """Which images the steps of an epoch see: labelled, unlabelled or both."""
@@ -138,11 +138,11 @@ class MixtureVAE(DiscreteVAE):
             parts.append(prepare(self.train_pixels[indices], self.binarization, first))
             labels.append(torch.zeros(*indices.shape, self.mixture.k, device=parts[0].device))
         if self.phase != "unlabelled":
-            chosen = draw_labelled(self.subset, noise["labelled"])
-            last = None if uniform is None else uniform[:, -chosen.shape[1] :]
+            pixels, classes = draw_labelled(self.labelled_pixels, self.labelled_classes, noise["labelled"])
+            last = None if uniform is None else uniform[:, -pixels.shape[1] :]
             how = self.binarization if self.supervision.binarize else "none"
-            parts.append(prepare(self.labelled_pixels[chosen], how, last))
-            labels.append(F.one_hot(self.labelled_classes[chosen], self.mixture.k).to(parts[-1].dtype))
+            parts.append(prepare(pixels, how, last))
+            labels.append(F.one_hot(classes, self.mixture.k).to(parts[-1].dtype))
         return torch.cat(parts, 1), torch.cat(labels, 1).unsqueeze(-2)
 
     def terms(
@@ -174,9 +174,7 @@ class MixtureVAE(DiscreteVAE):
         if self.phase == "labelled":
             total = self.supervision.labelled_weight * (total + extra.mean(-1).sum())
         if self.phase == "both":
-            behind = (values + extra)[:, first:]
-            if self.objective_config.kl == "analytic":
-                behind = behind - kl_to_uniform(logits[:, first:])
+            behind = (terms.estimate.objective + extra)[:, first:]
             total = total + self.supervision.labelled_weight * behind.mean(-1).sum()
         return total, bound.mean(-1), terms.estimate.loss, terms.estimate.metrics
 
@@ -204,8 +202,7 @@ class MixtureVAE(DiscreteVAE):
         self, networks: Any, split: str, indices: Tensor, samples: int, noise: SeedNoise, importance: int = 0
     ) -> None:
         pixels = getattr(self, f"{split}_pixels")[indices]
-        how = "threshold" if self.binarization == "dynamic" else self.binarization
-        images = prepare(pixels, how, None).expand(len(self.seeds), -1, -1)
+        images = prepare_for_evaluation(pixels, self.binarization).expand(len(self.seeds), -1, -1)
         labels = self.labels[split]
         chosen = None if labels is None else labels[indices.cpu()].to(pixels.device)
         sums, counts = mixture_bound_sums(networks, images, chosen, self.classes, samples, noise)
@@ -293,17 +290,35 @@ def labelled_config(estimator: Estimator, supervision: SupervisionConfig) -> Est
     return replace(config, **changes)
 
 
-def labelled_source(dataset: Dataset, supervision: SupervisionConfig) -> tuple[Tensor, Tensor]:
-    """The pixels and classes that labelled images are drawn from. Raises UsageError for a data set without labels."""
+def labelled_source(dataset: Dataset, supervision: SupervisionConfig) -> tuple[list[Images], Int64[Tensor, "images"]]:
+    """The splits that labelled images are drawn from, and their classes, one split after the other.
+
+    Raises UsageError for a data set without labels.
+    """
     splits = [dataset.train]
     if supervision.source == "train_and_validation":
         splits.append(dataset.validation)
-    found = [split.labels for split in splits if split.labels is not None]
-    if supervision.training != "none" and len(found) < len(splits):
+    classes = [split.labels for split in splits if split.labels is not None]
+    if len(classes) < len(splits):
         raise UsageError(f"data.name={dataset.name} has no labels, which supervision={supervision.training} needs")
-    if len(found) < len(splits):
-        return dataset.train.pixels[:0], torch.zeros(0, dtype=torch.int64)
-    return torch.cat([split.pixels for split in splits]), torch.cat(found)
+    return splits, torch.cat(classes)
+
+
+def labelled_images(
+    dataset: Dataset, supervision: SupervisionConfig, k: int, seeds: list[int]
+) -> tuple[UInt8[Tensor, "seeds labelled pixels"], Int64[Tensor, "seeds labelled"]]:
+    """The labelled images of every seed and their classes; none without supervision. Raises UsageError."""
+    if supervision.training == "none":
+        nothing = torch.zeros(len(seeds), 0, dtype=torch.int64)
+        return dataset.train.pixels[:0].expand(len(seeds), -1, -1), nothing
+    splits, classes = labelled_source(dataset, supervision)
+    chosen = torch.stack([labelled_subset(classes, supervision.labels, k, seed) for seed in seeds])
+    first = len(splits[0].pixels)
+    pixels = splits[0].pixels[chosen.clamp_max(first - 1)]
+    if len(splits) > 1:
+        later = chosen >= first
+        pixels[later] = splits[1].pixels[chosen[later] - first]
+    return pixels, classes[chosen]
 
 
 def clustering_accuracy(counts: np.ndarray) -> float:

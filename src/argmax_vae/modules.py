@@ -13,7 +13,7 @@ from torch import Tensor
 
 from argmax_vae import objective
 from argmax_vae.candidates import FORMS, CandidateLosses
-from argmax_vae.data.binarization import BINARIZATIONS, fixed_sample, prepare
+from argmax_vae.data.binarization import BINARIZATIONS, fixed_sample, prepare, prepare_for_evaluation
 from argmax_vae.data.datasets import Dataset
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import Estimator
@@ -366,8 +366,7 @@ class DiscreteVAE(pl.LightningModule):
         importance: int = 0,
     ) -> None:
         pixels = getattr(self, f"{split}_pixels")[indices]
-        how = "threshold" if self.binarization == "dynamic" else self.binarization
-        images = prepare(pixels, how, None).expand(len(self.seeds), -1, -1)
+        images = prepare_for_evaluation(pixels, self.binarization).expand(len(self.seeds), -1, -1)
         sums = objective.bound_sums(networks, images, samples, noise, importance)
         self.chunks.setdefault(split, []).append(sums)
 

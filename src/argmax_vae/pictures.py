@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from argmax_vae.data.binarization import prepare_for_evaluation
 from argmax_vae.data.datasets import Dataset
 from argmax_vae.latents import gumbel_from_uniform, normal_from_uniform, one_hot_argmax
 from argmax_vae.mixture_vae import MixtureVAE
@@ -31,9 +32,9 @@ def grid(images: Float[Tensor, "rows columns pixels"], shape: tuple[int, int, in
 
 
 def spread(module: DiscreteVAE, number: int) -> Float[Tensor, "number pixels"]:
-    """Test images at equal distances in the split."""
+    """Test images at equal distances in the split, as the encoder sees them in evaluation."""
     chosen = torch.linspace(0, len(module.test_pixels) - 1, number).long()
-    return module.test_pixels[chosen.to(module.test_pixels.device)].float() / 255
+    return prepare_for_evaluation(module.test_pixels[chosen.to(module.test_pixels.device)], module.binarization)
 
 
 def class_conditional(

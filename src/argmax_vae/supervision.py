@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from jaxtyping import Float, Int, Int64
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from argmax_vae.errors import UsageError
@@ -26,9 +26,9 @@ CERTAIN = 1e9
 class SupervisionConfig:
     """How labels take part in training.
 
-    `training`: none; `sequential`, the labelled images alone until each was seen `labelled_visits` times (rounded up to
-    whole epochs) and none of them afterwards, as the paper's code does; or `joint`, `labelled_batch` labelled images in
-    every step beside the others (Equation 11).
+    `training`: none; `sequential`, the labelled images alone until each was seen `labelled_visits` times on average
+    (drawn with replacement, rounded up to whole epochs) and none of them afterwards, as the paper's code does; or
+    `joint`, `labelled_batch` labelled images in every step beside the others (Equation 11).
     `labels`: how many images have a label, the same number for every class, drawn per seed from `source`.
     `loss`: what a label y adds for its image.
         `label`: the perturbed arg max of direct optimization is the label itself (section 6.1), as if ℓ were infinite;
@@ -107,6 +107,11 @@ class SupervisionConfig:
             )
         if self.loss == "relaxed_cross_entropy" and estimator.name != "gumbel_softmax":
             raise UsageError("supervision.loss=relaxed_cross_entropy needs estimator=gumbel_softmax; use cross_entropy")
+        if self.training == "joint" and getattr(estimator, "baseline", "") == "moving_average":
+            raise UsageError(
+                "estimator.baseline=moving_average does not fit supervision=joint, where labelled images have other "
+                "losses than the rest; use leave_one_out or none"
+            )
 
 
 def labelled_subset(labels: Int64[Tensor, "images"], number: int, k: int, seed: int) -> Int64[Tensor, "labelled"]:
@@ -199,7 +204,11 @@ def cross_entropy(
 
 
 def draw_labelled(
-    subset: Int64[Tensor, "seeds labelled"], uniform: Float[Tensor, "seeds batch"]
-) -> Int[Tensor, "seeds batch"]:
-    """Labelled images of one step, drawn with replacement."""
-    return subset.gather(1, (uniform * subset.shape[1]).long().clamp_max(subset.shape[1] - 1))
+    pixels: UInt8[Tensor, "seeds labelled pixels"],
+    classes: Int64[Tensor, "seeds labelled"],
+    uniform: Float[Tensor, "seeds batch"],
+) -> tuple[UInt8[Tensor, "seeds batch pixels"], Int64[Tensor, "seeds batch"]]:
+    """Labelled images of one step and their classes, drawn with replacement."""
+    chosen = (uniform * classes.shape[1]).long().clamp_max(classes.shape[1] - 1)
+    seeds = torch.arange(len(classes), device=classes.device).unsqueeze(1)
+    return pixels[seeds, chosen], classes[seeds, chosen]

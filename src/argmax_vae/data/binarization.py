@@ -48,6 +48,13 @@ def prepare(
     raise UsageError(f"unknown binarization {binarization!r}; allowed: {', '.join(BINARIZATIONS)}")
 
 
+def prepare_for_evaluation(
+    pixels: UInt8[Tensor, "*batch pixels"], binarization: str
+) -> Float32[Tensor, "*batch pixels"]:
+    """As `prepare`, but pixels that are sampled in training are rounded instead, so that bounds are of fixed images."""
+    return prepare(pixels, "threshold" if binarization == "dynamic" else binarization)
+
+
 def fixed_sample(pixels: UInt8[Tensor, "*batch pixels"], seed: int) -> UInt8[Tensor, "*batch pixels"]:
     """Draw one Bernoulli sample, 0 or 255, of every pixel: a function of ``pixels`` and ``seed`` alone.
 
