@@ -28,7 +28,7 @@ from argmax_vae.attribute_vae import AttributeVAE
 from argmax_vae.config import from_plain
 from argmax_vae.data import Dataset, Images
 from argmax_vae.errors import UsageError
-from argmax_vae.files import write_atomic, write_text
+from argmax_vae.files import require_writable, write_atomic, write_text
 from argmax_vae.pictures import class_conditional, grid
 from argmax_vae.report.statistics import mean_interval
 from argmax_vae.report.style import style
@@ -127,8 +127,8 @@ def table(frame: pd.DataFrame) -> str:
     heads = ["estimator", "labels", "epochs", "attribute", "shown when asked for", "accuracy on test", "test bound"]
     heads += ["images/s", "seeds"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    groups = frame.groupby(["estimator", "labels", "epochs", "attribute"], sort=False)
-    for (estimator, labels, epochs, attribute), cell in groups:
+    groups = frame.groupby(["run", "estimator", "labels", "epochs", "attribute"], sort=False)
+    for (_, estimator, labels, epochs, attribute), cell in groups:
         values = []
         for column, digits in columns.items():
             interval = mean_interval(cell[column])
@@ -150,9 +150,10 @@ def table(frame: pd.DataFrame) -> str:
             "",
             "Shown when asked for: how often a classifier that was trained on real images finds, in generated ones, "
             "the attribute that was set, or does not find the one that was not (0.5: as often as by chance); ± is the "
-            f"half width of the 95 % interval over seeds. Its accuracy on real test images: {known}. Test bound: "
-            "squared error of pixels scaled to [−1, 1] plus KL in nats per image. images/s: of training, with whatever "
-            f"ran beside it. Origin: {origin}.",
+            f"half width of the 95 % interval over seeds. Its accuracy on real test images: {known}. Accuracy and "
+            "bound are those of the networks with the best validation bound. Test bound: squared error of pixels "
+            "scaled to [−1, 1] plus KL in nats per image. images/s: of training, with whatever ran beside it. "
+            f"Origin: {origin}.",
             "",
         ]
     )
@@ -191,15 +192,49 @@ def draw(grids: list[tuple[str, np.ndarray]], attributes: list[str]) -> Figure:
     return figure
 
 
-def load(path: Path) -> tuple[AttributeVAE, Dataset]:
-    """The best networks of a finished run, and its data."""
-    config = from_plain(RunDirectory(path).config())
-    dataset = config.data.load(Path(config.paths.data))
-    module = build(config, dataset)
-    if not isinstance(module, AttributeVAE) or not module.attributes:
-        raise UsageError(f"{path} is no run of model=attributes on a data set with attributes")
-    module.best.load_state_dict(load_checkpoint(RunDirectory(path).best)["networks"])
-    return module, dataset
+def load(paths: list[Path]) -> list[tuple[Path, AttributeVAE, Dataset]]:
+    """The best networks of finished runs, and their data.
+
+    Raises UsageError for another model, a run that is given twice, and attributes or a shape other than the first's.
+    """
+    datasets: dict[str, Dataset] = {}
+    loaded: list[tuple[Path, AttributeVAE, Dataset]] = []
+    for path in paths:
+        config = from_plain(RunDirectory(path).config())
+        if str(config.data) not in datasets:
+            datasets[str(config.data)] = config.data.load(Path(config.paths.data))
+        dataset = datasets[str(config.data)]
+        module = build(config, dataset)
+        if not isinstance(module, AttributeVAE) or not module.attributes:
+            raise UsageError(f"{path} is no run of model=attributes on a data set with attributes")
+        if path in [other for other, *_ in loaded]:
+            raise UsageError(f"{path} is given twice")
+        first = loaded[0][1] if loaded else module
+        if (module.attributes, module.networks.shape) != (first.attributes, first.networks.shape):
+            raise UsageError(
+                f"{path} has the attributes {', '.join(module.attributes)} and the shape {module.networks.shape}, "
+                f"the first run {', '.join(first.attributes)} and {first.networks.shape}: they must be the same"
+            )
+        module.best.load_state_dict(load_checkpoint(RunDirectory(path).best)["networks"])
+        loaded.append((path, module, dataset))
+    return loaded
+
+
+def make(paths: list[Path], output: Path, codes: int, epochs: int) -> None:
+    """Score the runs, and write the tables and pictures. Raises UsageError."""
+    require_writable(output)
+    loaded = load(paths)
+    _, first, dataset = loaded[0]
+    network = classifier(dataset, len(first.attributes), epochs)
+    real = accuracy(network, dataset.test, dataset.shape)
+    frame = pd.DataFrame([row for path, module, _ in loaded for row in scores(path, network, module, real, codes)])
+    write_atomic(output / "figure4.csv", lambda temporary: frame.to_csv(temporary, index=False))
+    grids = [(title(path), faces(module, dataset, ROWS["figure4"])) for path, module, _ in loaded]
+    write_atomic(output / "figure4.png", partial(draw(grids, first.attributes).savefig, format="png"))
+    image = Image.fromarray((faces(first, dataset, ROWS["figure8"]) * 255).round().astype("uint8"))
+    write_atomic(output / "figure8.png", partial(image.save, format="PNG"))
+    write_text(output / "figure4.md", table(frame))
+    print(table(frame))
 
 
 def main(arguments: list[str]) -> int:
@@ -210,23 +245,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--epochs", type=int, default=5, help="of the classifier")
     given = parser.parse_args(arguments)
     try:
-        loaded = [(path, *load(path)) for path in given.runs]
+        make(given.runs, given.output, given.codes, given.epochs)
     except UsageError as error:
         print(f"figure4: {error}", file=sys.stderr)
         return 2
-    _, first, dataset = loaded[0]
-    network = classifier(dataset, len(first.attributes), given.epochs)
-    real = accuracy(network, dataset.test, dataset.shape)
-    rows = [row for path, module, _ in loaded for row in scores(path, network, module, real, given.codes)]
-    frame = pd.DataFrame(rows)
-    write_atomic(given.output / "figure4.csv", lambda temporary: frame.to_csv(temporary, index=False))
-    grids = [(title(path), faces(module, dataset, ROWS["figure4"])) for path, module, _ in loaded]
-    figure = draw(grids, first.attributes)
-    write_atomic(given.output / "figure4.png", partial(figure.savefig, format="png"))
-    image = Image.fromarray((faces(first, dataset, ROWS["figure8"]) * 255).round().astype("uint8"))
-    write_atomic(given.output / "figure8.png", partial(image.save, format="PNG"))
-    write_text(given.output / "figure4.md", table(frame))
-    print(table(frame))
     return 0
 
 

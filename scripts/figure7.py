@@ -14,9 +14,10 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from argmax_vae.attribute_vae import AttributeVAE
 from argmax_vae.config import from_plain
 from argmax_vae.errors import UsageError
-from argmax_vae.files import write_atomic
+from argmax_vae.files import require_writable, write_atomic
 from argmax_vae.mixture_vae import MixtureVAE
 from argmax_vae.pictures import class_conditional, grid
 from argmax_vae.runs import RunDirectory
@@ -26,13 +27,13 @@ ROWS, GAP = 10, 12
 
 
 def picture(path: Path) -> np.ndarray:
-    """The grid of a finished run of a mixture."""
+    """The grid of a finished run of a mixture on grey images with classes. Raises UsageError for another run."""
     run = RunDirectory(path)
     config = from_plain(run.config())
     dataset = config.data.load(Path(config.paths.data))
     module = build(config, dataset)
-    if not isinstance(module, MixtureVAE):
-        raise UsageError(f"{path} is no run of model=mixture")
+    if not isinstance(module, MixtureVAE) or isinstance(module, AttributeVAE) or not module.classes:
+        raise UsageError(f"{path} is no run of model=mixture on a data set with classes")
     module.best.load_state_dict(load_checkpoint(run.best)["networks"])
     with torch.no_grad():
         return grid(class_conditional(module.best, config.seeds[0], 0, ROWS), dataset.shape)
@@ -46,23 +47,31 @@ def numbers(path: Path) -> pd.DataFrame:
     return chosen[columns].assign(run=run.path.name, commit=run.provenance()["commit"])
 
 
+def make(runs: list[Path], output: Path) -> None:
+    """Draw the two runs side by side, and write their numbers. Raises UsageError."""
+    require_writable(output.parent)
+    left, right = (picture(path) for path in runs)
+    if len(left) != len(right):
+        raise UsageError(f"{runs[0]} and {runs[1]} have images of different heights")
+    frame = pd.concat([numbers(path) for path in runs], ignore_index=True)
+    both = np.concatenate([left, np.ones((len(left), GAP)), right], 1)
+    image = Image.fromarray((both * 255).round().astype(np.uint8))
+    image = image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST)
+    write_atomic(output, lambda temporary: image.save(temporary, format="PNG"))
+    write_atomic(output.with_suffix(".csv"), lambda temporary: frame.to_csv(temporary, index=False))
+    print(output)
+
+
 def main(arguments: list[str]) -> int:
     if len(arguments) not in (2, 3):
         print(__doc__, file=sys.stderr)
         return 2
+    output = Path(arguments[2]) if len(arguments) == 3 else Path("results/figure7.png")
     try:
-        left, right = (picture(Path(argument)) for argument in arguments[:2])
+        make([Path(argument) for argument in arguments[:2]], output)
     except UsageError as error:
         print(f"figure7: {error}", file=sys.stderr)
         return 2
-    both = np.concatenate([left, np.ones((len(left), GAP)), right], 1)
-    image = Image.fromarray((both * 255).round().astype(np.uint8))
-    image = image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST)
-    output = Path(arguments[2]) if len(arguments) == 3 else Path("results/figure7.png")
-    write_atomic(output, lambda temporary: image.save(temporary, format="PNG"))
-    frame = pd.concat([numbers(Path(argument)) for argument in arguments[:2]], ignore_index=True)
-    write_atomic(output.with_suffix(".csv"), lambda temporary: frame.to_csv(temporary, index=False))
-    print(output)
     return 0
 
 

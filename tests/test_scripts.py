@@ -37,17 +37,21 @@ def faces(images: int = 80) -> Dataset:
     return Dataset("celeba", (3, 16, 16), split, split, split, binary=False)
 
 
-@pytest.fixture
-def celeba_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
-    monkeypatch.setattr(config, "load_dataset", lambda *arguments: faces())
+def train_faces(runs: Path, *more: str) -> RunDirectory:
     small = [word for word in TINY if word.split("=")[0] not in ("data", "model.latents", "trainer.batch")]
     overrides = [
         *("experiment=attributes_direct", "model.channels=[4,4]", "model.row=5", "model.component_hidden=[5]"),
-        *("model.gaussian=3", "supervision.labels=16", "trainer.batch=20", "seeds=[0,1]", f"paths.runs={tmp_path}"),
+        *("model.gaussian=3", "supervision.labels=16", "trainer.batch=20", "seeds=[0,1]", f"paths.runs={runs}"),
     ]
-    (cell,) = config.cells("train", [*small, *overrides])
+    (cell,) = config.cells("train", [*small, *overrides, *more])
     assert training.train(cell.config, cell.plain) == "done"
     return RunDirectory.of(cell.plain)
+
+
+@pytest.fixture
+def celeba_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
+    monkeypatch.setattr(config, "load_dataset", lambda *arguments: faces())
+    return train_faces(tmp_path)
 
 
 def test_figure4_scores_every_seed_and_attribute(
@@ -72,7 +76,10 @@ def test_figure4_scores_every_seed_and_attribute(
     with Image.open(tmp_path / "out" / "figure4.png") as one, Image.open(tmp_path / "out" / "figure8.png") as more:
         assert more.size == (8 * 17 + 1, 24 * 17 + 1)
         alone = one.size
-    assert figure4.main([str(celeba_run.path), *arguments]) == 0
+    other = train_faces(tmp_path, "supervision.labelled_weight=3")
+    assert figure4.main([str(other.path), *arguments]) == 0
+    rows = (tmp_path / "out" / "figure4.md").read_text().count("| direct | 16 | 2 | Eyeglasses |")
+    assert rows == 2, "runs of another configuration are averaged"
     with Image.open(tmp_path / "out" / "figure4.png") as two:
         assert two.size == (2 * alone[0], alone[1])
 
@@ -96,7 +103,7 @@ def test_generated_images_are_judged_by_what_was_asked_for(celeba_run: RunDirect
     """A classifier that is always right, on generated images that are the real means of each combination."""
     import figure4
 
-    module, dataset = figure4.load(celeba_run.path)
+    ((_, module, dataset),) = figure4.load([celeba_run.path])
     assert dataset.test.labels is not None
     means = torch.stack([dataset.test.pixels[dataset.test.labels == value].float().mean(0) for value in range(8)]) / 255
     assert figure4.accuracy(Colours(), dataset.test, dataset.shape) == [1.0, 1.0, 1.0]
@@ -106,6 +113,27 @@ def test_generated_images_are_judged_by_what_was_asked_for(celeba_run: RunDirect
         figure4.class_conditional = lambda networks, seed, position, rows, images=images: images.expand(rows, -1, -1)
         rows = figure4.scores(celeba_run.path, Colours(), module, [1.0] * 3, 5)
         assert [row["generated_with_attribute"] for row in rows] == expected * 2
+
+
+def test_faces_that_cannot_be_compared_are_one_clear_line(
+    celeba_run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import figure4
+
+    turned = train_faces(tmp_path, "data.attributes=[Male,Smiling,Eyeglasses]")
+    blocked = tmp_path / "file"
+    blocked.touch()
+    capsys.readouterr()
+    first = str(celeba_run.path)
+    for arguments, problem in (
+        ([first, first], f"{first} is given twice"),
+        ([first, str(turned.path)], f"{turned.path} has the attributes Male, Smiling, Eyeglasses and the shape"),
+        ([first, "--output", str(blocked)], f"cannot write to {blocked}"),
+    ):
+        assert figure4.main(arguments) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"figure4: {problem}")
+        assert error.count("\n") == 1
 
 
 def test_a_run_of_another_model_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,7 +147,15 @@ def test_a_run_of_another_model_is_one_clear_line(tmp_path: Path, capsys: pytest
         f"figure4: {run.path} is no run of model=attributes on a data set with attributes\n"
     )
     assert figure7.main([str(run.path), str(run.path)]) == 2
-    assert capsys.readouterr().err == f"figure7: {run.path} is no run of model=mixture\n"
+    assert capsys.readouterr().err == f"figure7: {run.path} is no run of model=mixture on a data set with classes\n"
+
+
+def test_figure7_refuses_faces(celeba_run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    import figure7
+
+    capsys.readouterr()
+    assert figure7.main([str(celeba_run.path)] * 2) == 2
+    assert capsys.readouterr().err.startswith(f"figure7: {celeba_run.path} is no run of model=mixture on a data set")
 
 
 def test_figure7_puts_two_runs_side_by_side(tmp_path: Path) -> None:
