@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from scipy import stats
 
 from argmax_vae.errors import UsageError
 from argmax_vae.report import semi_supervised
@@ -54,6 +55,20 @@ def test_means_published_values_and_paired_differences(results: Path) -> None:
     assert direct["test_bound_behind"] == pytest.approx(1.0)
     assert math.isnan(gumbel["test_bound_behind"])
     assert math.isnan(table.loc[(600, "direct"), "accuracy_percent_half_width"])
+
+
+def test_comparisons_by_accuracy_and_by_bound_are_corrected_together() -> None:
+    """Differences 3, 4 and 5 % have t = 4√3; those of the bounds 1, 1.1 and 1.2 have t = 11√3, which is doubled."""
+    runs = pd.DataFrame(rows("direct", 50, [0.95, 0.96, 0.97], 100.0) + rows("gumbel_softmax", 50, [0.92] * 3, 101.0))
+    runs.loc[3:, "test_bound"] += [0.0, 0.1, 0.2]
+    frame = build("figure3", runs, pd.DataFrame(columns=["data", "labels", "estimator", "metric", "value"]))
+    gumbel = frame.set_index("estimator").loc["gumbel_softmax"]
+    assert gumbel["test_bound_behind_p"] == pytest.approx(2 * 2 * stats.t.sf(11 * math.sqrt(3), 2))
+    assert gumbel["accuracy_percent_behind_p"] == pytest.approx(2 * stats.t.sf(4 * math.sqrt(3), 2))
+    assert not [column for column in frame if column.startswith("argmax") and "behind" in column]
+    text = render("figure3", frame, "md")
+    assert "correction for all comparisons of the table, 2 in number" in text
+    assert text.count("†") == 3, "both columns and the caption"
 
 
 def test_rendered_table_and_its_commands(results: Path) -> None:
