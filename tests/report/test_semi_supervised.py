@@ -9,7 +9,7 @@ from scipy import stats
 
 from argmax_vae.errors import UsageError
 from argmax_vae.report import semi_supervised
-from argmax_vae.report.semi_supervised import FIGURES, build, check, load, render, write
+from argmax_vae.report.semi_supervised import FIGURES, build, check, draw, load, render, write
 
 PAPER = Path(__file__).parents[2] / "results" / "paper"
 
@@ -96,11 +96,24 @@ def test_seeds_that_diverged_are_counted_and_left_out(results: Path) -> None:
     assert row["accuracy_percent"] == pytest.approx(96.5)
 
 
+def test_runs_without_the_name_of_a_protocol_are_shown(results: Path) -> None:
+    example().assign(protocol="").to_csv(results / "runs.csv", index=False)
+    frame = build("figure3", *load("figure3", results))
+    assert frame["seeds"].tolist() == [3, 3, 1]
+    assert "| mnist | 50 | – | direct |" in render("figure3", frame, "md")
+    labels = [tick.get_text() for tick in draw("figure3", frame).axes[0].get_yticklabels()]
+    assert labels == ["direct", "Gumbel-Softmax"]
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
         (lambda runs: runs[runs["table"] == "figure2"], "no row of table=figure3"),
         (lambda runs: runs.drop(columns="labels"), "missing column labels"),
+        (
+            lambda runs: runs.assign(labels=math.nan),
+            "a row of table=figure3 lacks labels; fill it in, or remove the row",
+        ),
         (lambda runs: pd.concat([runs, runs[:1]]), "a seed twice"),
         (lambda runs: runs.assign(epochs=range(len(runs))), "several epochs"),
         (lambda runs: runs.assign(test_bound=math.inf), "no finite value"),

@@ -72,14 +72,17 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     comparisons of the table, and ``_behind_p_sign_flip`` without correction. Then seeds, epochs and origin.
 
     Raises:
-        UsageError: a cell repeats a seed or mixes numbers of epochs.
+        UsageError: a cell repeats a seed or mixes numbers of epochs, or a run has no place in the table.
     """
+    for column in ("data", "labels", "estimator", "seed"):
+        if runs[column].isna().any():
+            raise UsageError(f"runs.csv: a row of table={name} lacks {column}; fill it in, or remove the row")
     published = {
         (row["data"], row["labels"], row["estimator"], row["metric"]): row["value"] for _, row in paper.iterrows()
     }
     rows: list[dict[str, Any]] = []
     values: list[dict[str, pd.Series]] = []
-    for key, cell in runs.groupby(CELL):
+    for key, cell in runs.fillna({"protocol": ""}).groupby(CELL):
         done = cell[cell["status"] == "done"]
         finite = np.isfinite(done[list(METRICS.values())].to_numpy(dtype=float)).all()
         if cell["seed"].duplicated().any() or done["epochs"].nunique() > 1 or not finite:
@@ -149,7 +152,7 @@ def cells(frame: pd.DataFrame) -> list[dict[str, str]]:
             {
                 "data": str(row["data"]),
                 "labels": f"{row['labels']:g}",
-                "training": str(row["protocol"]),
+                "training": row["protocol"] or MISSING,
                 "estimator": style(str(row["estimator"])).label,
                 "KL trained": "no" if row["kl"] == "none" else str(row["kl"]),
                 "schedule": str(row["schedule"]),
@@ -229,7 +232,7 @@ def draw(name: str, frame: pd.DataFrame) -> Figure:
         for axes, metric in ((left, "accuracy_percent"), (right, "test_bound")):
             dots = [
                 Dot(
-                    f"{style(row['estimator']).label}, {row['protocol']}",
+                    ", ".join(filter(None, (style(row["estimator"]).label, row["protocol"]))),
                     row.get(metric, math.nan),
                     row.get(f"{metric}_half_width", math.nan),
                     row[f"{metric}_paper"],
