@@ -85,7 +85,21 @@ def test_written_files_are_up_to_date_until_the_record_changes(results: Path) ->
     changed = example()
     changed.loc[0, "test_bound"] += 5
     changed.to_csv(results / "runs.csv", index=False)
-    assert {Path(line.split(":")[0]).suffix for line in check("figure3", results)} == {".md", ".tex", ".svg"}
+    assert {Path(line.split(":")[0]).suffix for line in check("figure3", results)} == {".md", ".tex", ".csv", ".svg"}
+
+
+def test_a_csv_that_was_altered_is_found_and_rounding_forgiven(results: Path) -> None:
+    write("figure3", results)
+    path = results / "figure3.csv"
+    text = path.read_text(encoding="utf-8")
+    assert "95.51," in text
+    path.write_text(text.replace("95.51,", "95.5100000000001,"), encoding="utf-8")
+    assert check("figure3", results) == []
+    path.write_text(text.replace("95.51,", "95.52,"), encoding="utf-8")
+    (line,) = check("figure3", results)
+    assert line.startswith(f"{path}:2: committed") and "computed" in line
+    path.unlink()
+    assert {Path(line.split(":")[0]).name for line in check("figure3", results)} == {"figure3.csv"}
 
 
 def test_seeds_that_diverged_are_counted_and_left_out(results: Path) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from argmax_vae.report import published_values, read, require
 from argmax_vae.report.plots import Dot, _look, _save, dots_with_intervals
 from argmax_vae.report.statistics import holm, mean_interval, paired_t_p_value, sign_flip_p_value
 from argmax_vae.report.style import escape, rank, style
-from argmax_vae.report.tables import LEVEL, MARK
+from argmax_vae.report.tables import LEVEL, MARK, changed_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -274,16 +273,14 @@ def write(name: str, results: Path) -> list[Path]:
 
 
 def check(name: str, results: Path) -> list[str]:
-    """How the committed files differ from what the files of record give now: one line each, empty if equal."""
+    """How the committed files differ from what the files of record give now: one line each, empty if equal.
+
+    Numbers of the csv may differ by 1e-9 of their size. Raises UsageError as `load` and `build` do.
+    """
     frame = build(name, *load(name, results))
-    lines = []
-    for format in ("md", "tex"):
-        path = results / f"{name}.{format}"
-        committed = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        current = render(name, frame, format).splitlines()
-        for number, (old, new) in enumerate(zip_longest(committed, current, fillvalue=""), start=1):
-            if old != new:
-                lines.append(f"{path}:{number}: committed {old!r}, computed {new!r}")
+    lines = [
+        line for format in FORMATS for line in changed_lines(results / f"{name}.{format}", render(name, frame, format))
+    ]
     figure = results / f"{name}.svg"
     if not figure.exists() or digest(frame) not in figure.read_text(encoding="utf-8"):
         lines.append(f"{figure}: draws other data than the files of record")
