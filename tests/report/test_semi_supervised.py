@@ -79,6 +79,13 @@ def test_rendered_table_and_its_commands(results: Path) -> None:
     assert render("figure3", build("figure3", *load("figure3", results)), "tex").startswith("% Figure 3")
 
 
+def test_caption_says_where_the_choices_of_other_settings_come_from(results: Path) -> None:
+    frame = build("figure3", *load("figure3", results))
+    here, elsewhere = (" ".join(render(name, frame, "md").split()) for name in ("figure3", "figure3_2019"))
+    assert "weight of the labels were chosen by validation accuracy with 100 labels" in here
+    assert "were chosen, on MNIST with 20 Gaussian latents, by validation accuracy with 100 labels" in elsewhere
+
+
 def test_written_files_are_up_to_date_until_the_record_changes(results: Path) -> None:
     assert {path.suffix for path in write("figure3", results)} == {".svg", ".md", ".tex", ".csv"}
     assert check("figure3", results) == []

@@ -96,7 +96,7 @@ def accuracies(name: str, results: Path) -> Section:
     commands = [f"argmax-vae reproduce {name}", f"argmax-vae report {name}"]
     content = [
         table(semi_supervised.cells(frame), "Accuracies and test bounds over seeds", f"{name}-table"),
-        labelled(semi_supervised.caption(frame), commands),
+        labelled(semi_supervised.caption(name, frame), commands),
         curves_of(name, results, runs),
     ]
     return Section(name, semi_supervised.FIGURES[name], "\n".join(filter(None, content)))
