@@ -290,16 +290,20 @@ def draw_estimators(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFram
 
 @_look()
 def draw_figure5(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
-    """The figure that :func:`figure5` writes: a row of panels for each size of the paper's figure and protocol."""
+    """The figure that :func:`figure5` writes: a row of panels for each size of the paper's figure and protocol.
+
+    An epoch takes as long as those of the cell's seeds do on average, so that all seeds are there at every time.
+    """
     from matplotlib.figure import Figure
 
     require(curves, _DRAWN["curves"], "curves.csv")
-    done = runs[(runs["table"] == "figure2") & (runs["status"] == "done")].copy()
+    done = runs[(runs["table"] == "figure2") & (runs["status"] == "done")].fillna({"protocol": ""})
     done["seconds_per_epoch"] = done["seconds"].astype(float) / done["epochs"].astype(float)
-    key = ["protocol", "n", "k", "estimator", "seed"]
-    rows = curves[(curves["table"] == "figure2") & np.isfinite(curves["test_bound"])]
-    rows = rows.merge(done[[*key, "seconds_per_epoch"]], on=key)
-    rows["minutes"] = (rows["epoch"] * rows["seconds_per_epoch"] / 60).round(4)
+    cell = ["protocol", "n", "k", "estimator"]
+    done["seconds_per_epoch"] = done.groupby(cell)["seconds_per_epoch"].transform("mean")
+    rows = curves[(curves["table"] == "figure2") & np.isfinite(curves["test_bound"])].fillna({"protocol": ""})
+    rows = rows.merge(done[[*cell, "seed", "seconds_per_epoch"]], on=[*cell, "seed"])
+    rows["minutes"] = rows["epoch"] * rows["seconds_per_epoch"] / 60
     groups = [
         (size, protocol, chosen)
         for size in FIGURE5_SIZES
@@ -312,7 +316,7 @@ def draw_figure5(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
         _panel(right, chosen, "minutes")
         right.get_legend().remove()
         right.set_ylabel("")
-        left.set_title(f"{n}×{k}, {protocol}", loc="left")
+        left.set_title(f"{n}×{k}, {protocol}".removesuffix(", "), loc="left")
         low, high = chosen["test_bound"].min(), chosen.query("epoch >= epoch.max() / 10")["test_bound"].max()
         left.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     panels[-1][0].set_xlabel("epoch")
