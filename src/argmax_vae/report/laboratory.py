@@ -62,6 +62,7 @@ def best(frame: pd.DataFrame, target: str) -> pd.DataFrame:
 
 
 def label(row: pd.Series) -> str:
+    """A setting as people read it: the estimator, its choices that are no defaults, and its ε or τ."""
     at = f"{row['parameter']} = {row['value']:g}" if row["parameter"] else ""
     return ", ".join(filter(None, (style(row["estimator"]).label, row["choices"], at)))
 
@@ -94,6 +95,7 @@ def cells(frame: pd.DataFrame, target: str) -> list[dict[str, str]]:
 
 
 def caption(frame: pd.DataFrame) -> str:
+    """One paragraph that says what the numbers are, how many estimates they rest on, and where they come from."""
     first = frame.iloc[0]
     seeds, repeats = frame["seed"].nunique(), int(first["repeats"])
     commits = ", ".join(sorted({str(commit)[:10] for commit in frame["commit"].dropna()})) or "none"
@@ -144,6 +146,7 @@ def summary(frame: pd.DataFrame) -> str:
 
 
 def figure_names(name: str, frame: pd.DataFrame) -> list[str]:
+    """The files that the figures are written to; the paper's own only where one of its estimators was measured."""
     has_papers = set(PAPERS) & set(frame["estimator"])
     return ([f"{name}.svg"] if has_papers else []) + [f"{name}_frontier.svg"]
 

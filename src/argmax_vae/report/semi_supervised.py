@@ -256,6 +256,7 @@ def digest(frame: pd.DataFrame) -> str:
 
 
 def render_numbers(frame: pd.DataFrame) -> str:
+    """The table as csv with six digits and without its origin, which the figure does not show."""
     return frame.drop(columns=ORIGIN).to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
