@@ -39,6 +39,17 @@ def test_committed_gradients_equal_regenerated_ones(name: str) -> None:
     assert laboratory.check(name, RESULTS) == []
 
 
+@pytest.mark.parametrize("name", laboratory.FIGURES)
+def test_mean_squared_errors_of_record_have_the_parts_that_their_caption_says(name: str) -> None:
+    """Numbers of record have six digits."""
+    frame = laboratory.load(RESULTS / f"{name}.csv")
+    rest = frame["mean_squared_error"] - frame["squared_bias"] - frame["variance"]
+    rounding = 1e-5 * frame["mean_squared_error"].clip(lower=1e-3)
+    assert ((rest - frame["reference_error"] ** 2).abs() <= rounding).all()
+    keeps = bool((rest.abs() > rounding).any())
+    assert ("which the mean-squared error keeps" in laboratory.caption(frame)) == keeps
+
+
 def test_readme_shows_the_committed_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(TOP / "scripts"))
     monkeypatch.setattr(sys, "argv", ["update_readme.py", "--check"])

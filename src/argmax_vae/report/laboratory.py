@@ -99,17 +99,19 @@ def caption(frame: pd.DataFrame) -> str:
     first = frame.iloc[0]
     seeds, repeats = frame["seed"].nunique(), int(first["repeats"])
     commits = ", ".join(sorted({str(commit)[:10] for commit in frame["commit"].dropna()})) or "none"
+    enumerated = first["reference"] == "enumeration"
+    kept = "" if enumerated else " and that of the exact gradient, which the mean-squared error keeps,"
     times = f"ms are medians of one estimate of all {seeds} models up to the logits. "
     if frame["milliseconds"].isna().all():
         times = ""
     return (
         "Each estimator at the ε or τ with the least mean-squared error of the grid. Squared bias, variance and "
         "mean-squared error are fractions of the squared norm of the exact gradient; a squared bias has the noise of "
-        "its finite mean taken off and may come out below zero; ± is the half width of the 95 % Student-t interval "
-        f"over {seeds} trained models. {repeats} estimates per model, {int(first['images'])} validation images, exact "
-        f"gradient by {first['reference']}. Decoder evaluations are the losses that an estimate asks for, per image; "
-        "for n = 1 and in an enumeration the same codes serve all images, and a linear decoder needs none for a "
-        f"candidate. {times}Origin: device {first['device']}; torch {first.get('torch', '')}; "
+        f"its finite mean{kept} taken off and may come out below zero; ± is the half width of the 95 % Student-t "
+        f"interval over {seeds} trained models. {repeats} estimates per model, {int(first['images'])} validation "
+        f"images, exact gradient by {first['reference']}. Decoder evaluations are the losses that an estimate asks "
+        "for, per image; for n = 1 and in an enumeration the same codes serve all images, and a linear decoder needs "
+        f"none for a candidate. {times}Origin: device {first['device']}; torch {first.get('torch', '')}; "
         f"commit {commits}."
     )
 
