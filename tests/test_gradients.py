@@ -62,6 +62,20 @@ def test_moments_are_those_of_numpy(generator: torch.Generator) -> None:
     np.testing.assert_allclose(found["cosine"], cosine.mean(0))
 
 
+def test_the_error_of_the_reference_is_taken_off_the_squared_bias_alone(generator: torch.Generator) -> None:
+    exact = torch.randn(2, 5, generator=generator)
+    estimates = [exact + torch.randn(2, 5, generator=generator) for _ in range(30)]
+    plain, noisy = Moments(exact), Moments(exact, torch.tensor([0.1, 0.3]))
+    for estimate in estimates:
+        plain.add(estimate)
+        noisy.add(estimate)
+    sure, found = plain.results(), noisy.results()
+    torch.testing.assert_close(sure["mean_squared_error"], sure["squared_bias"] + sure["variance"])
+    error = torch.tensor([0.01, 0.09], dtype=torch.float64)
+    torch.testing.assert_close(found["mean_squared_error"], found["squared_bias"] + found["variance"] + error)
+    assert torch.equal(found["mean_squared_error"], sure["mean_squared_error"])
+
+
 def test_noise_of_the_bias_is_what_an_unbiased_estimator_shows(generator: torch.Generator) -> None:
     """Over 40,000 coordinates the mean of |m − e| has a relative standard error of 0.4 %; false alarms 1e-6."""
     moments = Moments(torch.zeros(1, 40_000))

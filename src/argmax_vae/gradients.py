@@ -6,13 +6,14 @@ mean m, and the exact gradient e, over coordinates c:
 
     bias                 mean_c |m_c − e_c|
     standard deviation   mean_c std_r(g_rc)
-    mean-squared error   mean_r ‖g_r − e‖²  =  squared bias + variance, all three divided by ‖e‖² in the file
+    mean-squared error   mean_r ‖g_r − e‖²  =  squared bias + variance + squared error of e, divided by ‖e‖² in the file
     cosine               mean_r of g_r·e / (‖g_r‖ ‖e‖)
 
 The first two are the paper's Figure 1, which has "the average difference from REINFORCE gradient" in place of that
 from the exact one. A finite R makes |m − e| positive without any bias: `bias_noise` is what an unbiased estimator of
 the same spread would show, √(2/π) std/√R, and `squared_bias` has the like, variance/R, taken off, and the squared
-standard error of e where e is itself a long-run average.
+standard error of e where e is itself a long-run average. The mean-squared error keeps the latter, which is the square
+of `reference_error` and 0 where e is enumerated.
 """
 
 import math

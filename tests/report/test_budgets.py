@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+from scipy import stats
 from test_tables import cell
 
 from argmax_vae.errors import UsageError
@@ -44,6 +45,18 @@ def test_the_budget_is_that_of_the_cheapest_and_the_best_validation_bound_within
     assert cheap["budget_behind"] == pytest.approx(8)
     assert bool(dear["budget_best"]) and not cheap["budget_best"]
     assert bool(dear["best"])
+
+
+def test_comparisons_at_equal_epochs_and_at_equal_evaluations_are_corrected_together() -> None:
+    """Differences 3 and 2.8 at equal epochs have t = 29, 8 and 7.9 within the budget t = 159, which is doubled."""
+    given, followed = runs(), curves()
+    given.loc[3, "test_bound"] = 128.2
+    followed.loc[(followed["estimator"] == "rebar") & (followed["seed"] == 1), "test_bound"] += 0.1
+    frame = build("estimators", given, PAPER, followed)
+    cheap = frame.set_index("estimator").loc["gumbel_softmax"]
+    assert cheap["budget_behind_p"] == pytest.approx(2 * 2 * stats.t.sf(159, 1))
+    assert cheap["behind_p"] == pytest.approx(2 * stats.t.sf(29, 1))
+    assert "correction for all comparisons of the table, 2 in number" in render("estimators", frame, "md")
 
 
 def test_a_first_evaluation_beyond_the_budget_counts_all_the_same() -> None:

@@ -348,6 +348,24 @@ def test_nothing_to_show_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"table\nf\xfcr immer\n", r"runs\.csv: not a csv file .*; make it with: argmax-vae reproduce"),
+        (b"protocol,seed\njoint,0\n", r"runs\.csv: missing column table; found: protocol, seed"),
+    ],
+    ids=["not UTF-8", "no tables"],
+)
+def test_damaged_record_is_one_line(
+    content: bytes, problem: str, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (results / "runs.csv").write_bytes(content)
+    assert main(["page", "--results", str(results), "--runs", str(results / "none")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert re.search(problem, error)
+
+
 def test_runs_without_results_and_results_without_curves_are_shown(results: Path, tmp_path: Path) -> None:
     make_run(tmp_path / "runs" / "one")
     (only,) = page.sections(tmp_path / "none", scan(tmp_path / "runs"), {})

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from scipy import stats
 
 from argmax_vae.errors import UsageError
 from argmax_vae.report import semi_supervised
-from argmax_vae.report.semi_supervised import FIGURES, build, check, load, render, write
+from argmax_vae.report.semi_supervised import FIGURES, build, check, draw, load, render, write
 
 PAPER = Path(__file__).parents[2] / "results" / "paper"
 
@@ -49,11 +50,26 @@ def test_means_published_values_and_paired_differences(results: Path) -> None:
     assert direct["argmax_accuracy_percent"] == pytest.approx(97.0)
     assert direct["accuracy_percent_half_width"] == pytest.approx(4.302653 / math.sqrt(3))
     assert (direct["accuracy_percent_paper"], direct["test_bound_paper"]) == (95.51, 104.15)
+    assert table["argmax_accuracy_percent_paper"].isna().all(), "published is the accuracy of the perturbed arg max"
     assert gumbel["accuracy_percent_behind"] == pytest.approx(4.0)
     assert math.isnan(direct["accuracy_percent_behind"])
     assert direct["test_bound_behind"] == pytest.approx(1.0)
     assert math.isnan(gumbel["test_bound_behind"])
     assert math.isnan(table.loc[(600, "direct"), "accuracy_percent_half_width"])
+
+
+def test_comparisons_by_accuracy_and_by_bound_are_corrected_together() -> None:
+    """Differences 3, 4 and 5 % have t = 4√3; those of the bounds 1, 1.1 and 1.2 have t = 11√3, which is doubled."""
+    runs = pd.DataFrame(rows("direct", 50, [0.95, 0.96, 0.97], 100.0) + rows("gumbel_softmax", 50, [0.92] * 3, 101.0))
+    runs.loc[3:, "test_bound"] += [0.0, 0.1, 0.2]
+    frame = build("figure3", runs, pd.DataFrame(columns=["data", "labels", "estimator", "metric", "value"]))
+    gumbel = frame.set_index("estimator").loc["gumbel_softmax"]
+    assert gumbel["test_bound_behind_p"] == pytest.approx(2 * 2 * stats.t.sf(11 * math.sqrt(3), 2))
+    assert gumbel["accuracy_percent_behind_p"] == pytest.approx(2 * stats.t.sf(4 * math.sqrt(3), 2))
+    assert not [column for column in frame if column.startswith("argmax") and "behind" in column]
+    text = render("figure3", frame, "md")
+    assert "correction for all comparisons of the table, 2 in number" in text
+    assert text.count("†") == 3, "both columns and the caption"
 
 
 def test_rendered_table_and_its_commands(results: Path) -> None:
@@ -63,13 +79,34 @@ def test_rendered_table_and_its_commands(results: Path) -> None:
     assert render("figure3", build("figure3", *load("figure3", results)), "tex").startswith("% Figure 3")
 
 
+def test_caption_says_where_the_choices_of_other_settings_come_from(results: Path) -> None:
+    frame = build("figure3", *load("figure3", results))
+    here, elsewhere = (" ".join(render(name, frame, "md").split()) for name in ("figure3", "figure3_2019"))
+    assert "weight of the labels were chosen by validation accuracy with 100 labels" in here
+    assert "were chosen, on MNIST with 20 Gaussian latents, by validation accuracy with 100 labels" in elsewhere
+
+
 def test_written_files_are_up_to_date_until_the_record_changes(results: Path) -> None:
     assert {path.suffix for path in write("figure3", results)} == {".svg", ".md", ".tex", ".csv"}
     assert check("figure3", results) == []
     changed = example()
     changed.loc[0, "test_bound"] += 5
     changed.to_csv(results / "runs.csv", index=False)
-    assert {Path(line.split(":")[0]).suffix for line in check("figure3", results)} == {".md", ".tex", ".svg"}
+    assert {Path(line.split(":")[0]).suffix for line in check("figure3", results)} == {".md", ".tex", ".csv", ".svg"}
+
+
+def test_a_csv_that_was_altered_is_found_and_rounding_forgiven(results: Path) -> None:
+    write("figure3", results)
+    path = results / "figure3.csv"
+    text = path.read_text(encoding="utf-8")
+    assert "95.51," in text
+    path.write_text(text.replace("95.51,", "95.5100000000001,"), encoding="utf-8")
+    assert check("figure3", results) == []
+    path.write_text(text.replace("95.51,", "95.52,"), encoding="utf-8")
+    (line,) = check("figure3", results)
+    assert line.startswith(f"{path}:2: committed") and "computed" in line
+    path.unlink()
+    assert {Path(line.split(":")[0]).name for line in check("figure3", results)} == {"figure3.csv"}
 
 
 def test_seeds_that_diverged_are_counted_and_left_out(results: Path) -> None:
@@ -80,11 +117,24 @@ def test_seeds_that_diverged_are_counted_and_left_out(results: Path) -> None:
     assert row["accuracy_percent"] == pytest.approx(96.5)
 
 
+def test_runs_without_the_name_of_a_protocol_are_shown(results: Path) -> None:
+    example().assign(protocol="").to_csv(results / "runs.csv", index=False)
+    frame = build("figure3", *load("figure3", results))
+    assert frame["seeds"].tolist() == [3, 3, 1]
+    assert "| mnist | 50 | – | direct |" in render("figure3", frame, "md")
+    labels = [tick.get_text() for tick in draw("figure3", frame).axes[0].get_yticklabels()]
+    assert labels == ["direct", "Gumbel-Softmax"]
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
         (lambda runs: runs[runs["table"] == "figure2"], "no row of table=figure3"),
         (lambda runs: runs.drop(columns="labels"), "missing column labels"),
+        (
+            lambda runs: runs.assign(labels=math.nan),
+            "a row of table=figure3 lacks labels; fill it in, or remove the row",
+        ),
         (lambda runs: pd.concat([runs, runs[:1]]), "a seed twice"),
         (lambda runs: runs.assign(epochs=range(len(runs))), "several epochs"),
         (lambda runs: runs.assign(test_bound=math.inf), "no finite value"),

@@ -181,6 +181,10 @@ def test_missing_and_broken_files_are_named(results: Path) -> None:
     (results / "runs.csv").write_text("")
     with pytest.raises(UsageError, match=r"runs.csv: not a csv file"):
         check("figure2", results)
+    (results / "runs.csv").write_bytes("table,protocol\nfigure2,für immer\n".encode("latin-1"))
+    with pytest.raises(UsageError, match=r"runs.csv: not a csv file \('utf-8' codec.*; make it with: .*") as raised:
+        check("figure2", results)
+    assert "\n" not in str(raised.value)
 
 
 def test_hashes_and_versions_stay_text(results: Path) -> None:

@@ -128,7 +128,7 @@ def read(path: Path, advice: str) -> pd.DataFrame:
         )
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file; {advice}") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not a csv file ({' '.join(str(error).split())}); {advice}") from None
 
 

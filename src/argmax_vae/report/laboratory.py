@@ -62,6 +62,7 @@ def best(frame: pd.DataFrame, target: str) -> pd.DataFrame:
 
 
 def label(row: pd.Series) -> str:
+    """A setting as people read it: the estimator, its choices that are no defaults, and its ε or τ."""
     at = f"{row['parameter']} = {row['value']:g}" if row["parameter"] else ""
     return ", ".join(filter(None, (style(row["estimator"]).label, row["choices"], at)))
 
@@ -94,20 +95,23 @@ def cells(frame: pd.DataFrame, target: str) -> list[dict[str, str]]:
 
 
 def caption(frame: pd.DataFrame) -> str:
+    """One paragraph that says what the numbers are, how many estimates they rest on, and where they come from."""
     first = frame.iloc[0]
     seeds, repeats = frame["seed"].nunique(), int(first["repeats"])
     commits = ", ".join(sorted({str(commit)[:10] for commit in frame["commit"].dropna()})) or "none"
+    enumerated = first["reference"] == "enumeration"
+    kept = "" if enumerated else " and that of the exact gradient, which the mean-squared error keeps,"
     times = f"ms are medians of one estimate of all {seeds} models up to the logits. "
     if frame["milliseconds"].isna().all():
         times = ""
     return (
         "Each estimator at the ε or τ with the least mean-squared error of the grid. Squared bias, variance and "
         "mean-squared error are fractions of the squared norm of the exact gradient; a squared bias has the noise of "
-        "its finite mean taken off and may come out below zero; ± is the half width of the 95 % Student-t interval "
-        f"over {seeds} trained models. {repeats} estimates per model, {int(first['images'])} validation images, exact "
-        f"gradient by {first['reference']}. Decoder evaluations are the losses that an estimate asks for, per image; "
-        "for n = 1 and in an enumeration the same codes serve all images, and a linear decoder needs none for a "
-        f"candidate. {times}Origin: device {first['device']}; torch {first.get('torch', '')}; "
+        f"its finite mean{kept} taken off and may come out below zero; ± is the half width of the 95 % Student-t "
+        f"interval over {seeds} trained models. {repeats} estimates per model, {int(first['images'])} validation "
+        f"images, exact gradient by {first['reference']}. Decoder evaluations are the losses that an estimate asks "
+        "for, per image; for n = 1 and in an enumeration the same codes serve all images, and a linear decoder needs "
+        f"none for a candidate. {times}Origin: device {first['device']}; torch {first.get('torch', '')}; "
         f"commit {commits}."
     )
 
@@ -144,6 +148,7 @@ def summary(frame: pd.DataFrame) -> str:
 
 
 def figure_names(name: str, frame: pd.DataFrame) -> list[str]:
+    """The files that the figures are written to; the paper's own only where one of its estimators was measured."""
     has_papers = set(PAPERS) & set(frame["estimator"])
     return ([f"{name}.svg"] if has_papers else []) + [f"{name}_frontier.svg"]
 

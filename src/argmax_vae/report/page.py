@@ -16,7 +16,7 @@ import pandas as pd
 
 from argmax_vae.errors import UsageError
 from argmax_vae.files import write_text
-from argmax_vae.report import TABLES, laboratory, page_charts, page_runs, read, semi_supervised, tables
+from argmax_vae.report import TABLES, laboratory, page_charts, page_runs, read, require, semi_supervised, tables
 from argmax_vae.report.page_markup import image, table
 from argmax_vae.runs import RunDirectory
 
@@ -96,7 +96,7 @@ def accuracies(name: str, results: Path) -> Section:
     commands = [f"argmax-vae reproduce {name}", f"argmax-vae report {name}"]
     content = [
         table(semi_supervised.cells(frame), "Accuracies and test bounds over seeds", f"{name}-table"),
-        labelled(semi_supervised.caption(frame), commands),
+        labelled(semi_supervised.caption(name, frame), commands),
         curves_of(name, results, runs),
     ]
     return Section(name, semi_supervised.FIGURES[name], "\n".join(filter(None, content)))
@@ -136,9 +136,13 @@ def brief(value: Any) -> str:
 
 
 def recorded(results: Path) -> set[str]:
-    """The tables that ``runs.csv`` has rows of. Raises UsageError when it is no csv file."""
+    """The tables that ``runs.csv`` has rows of. Raises UsageError when it is no csv file or does not name tables."""
     path = results / "runs.csv"
-    return set(read(path, "")["table"].dropna()) if path.exists() else set()
+    if not path.exists():
+        return set()
+    runs = read(path, "make it with: argmax-vae reproduce")
+    require(runs, ["table"], path.name)
+    return set(runs["table"].dropna())
 
 
 def sections(results: Path, runs: Sequence[RunDirectory], default: Mapping[str, Any]) -> list[Section]:

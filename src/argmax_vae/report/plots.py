@@ -20,7 +20,7 @@ import pandas as pd
 from argmax_vae.errors import UsageError
 from argmax_vae.files import write_text
 from argmax_vae.report import definition, require
-from argmax_vae.report.statistics import mean_interval, paired_difference
+from argmax_vae.report.statistics import mean_interval
 from argmax_vae.report.style import Style, rank, style
 from argmax_vae.report.tables import build
 
@@ -39,6 +39,8 @@ _DRAWN = {
     "curves": ["table", "protocol", "n", "k", "estimator", "seed", "epoch", "test_bound"],
     "paper": ["n", "k", "estimator", "metric", "value"],
 }
+_ALSO_DRAWN = {"estimators": ["decoder_evaluations"], "figure6": ["epochs"]}
+"""Further columns of ``runs`` that the figure of a table depends on."""
 
 
 @contextmanager
@@ -132,7 +134,7 @@ def digest(name: str, *, more: Sequence[str] = (), **frames: pd.DataFrame) -> st
     for key in sorted(frames):
         frame, columns = frames[key], list(_DRAWN[key])
         if key == "runs":
-            columns += [*more, *(["decoder_evaluations"] if definition(name).equal_evaluations else [])]
+            columns += [*more, *_ALSO_DRAWN.get(name, [])]
         require(frame, columns, f"{key}.csv" if key != "paper" else definition(name).paper)
         rows = frame[frame["table"] == name] if "table" in columns else frame
         lines = rows[columns].to_csv(index=False, header=False, lineterminator="\n").splitlines()
@@ -290,16 +292,20 @@ def draw_estimators(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFram
 
 @_look()
 def draw_figure5(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
-    """The figure that :func:`figure5` writes: a row of panels for each size of the paper's figure and protocol."""
+    """The figure that :func:`figure5` writes: a row of panels for each size of the paper's figure and protocol.
+
+    An epoch takes as long as those of the cell's seeds do on average, so that all seeds are there at every time.
+    """
     from matplotlib.figure import Figure
 
     require(curves, _DRAWN["curves"], "curves.csv")
-    done = runs[(runs["table"] == "figure2") & (runs["status"] == "done")].copy()
+    done = runs[(runs["table"] == "figure2") & (runs["status"] == "done")].fillna({"protocol": ""})
     done["seconds_per_epoch"] = done["seconds"].astype(float) / done["epochs"].astype(float)
-    key = ["protocol", "n", "k", "estimator", "seed"]
-    rows = curves[(curves["table"] == "figure2") & np.isfinite(curves["test_bound"])]
-    rows = rows.merge(done[[*key, "seconds_per_epoch"]], on=key)
-    rows["minutes"] = (rows["epoch"] * rows["seconds_per_epoch"] / 60).round(4)
+    cell = ["protocol", "n", "k", "estimator"]
+    done["seconds_per_epoch"] = done.groupby(cell)["seconds_per_epoch"].transform("mean")
+    rows = curves[(curves["table"] == "figure2") & np.isfinite(curves["test_bound"])].fillna({"protocol": ""})
+    rows = rows.merge(done[[*cell, "seed", "seconds_per_epoch"]], on=[*cell, "seed"])
+    rows["minutes"] = rows["epoch"] * rows["seconds_per_epoch"] / 60
     groups = [
         (size, protocol, chosen)
         for size in FIGURE5_SIZES
@@ -312,7 +318,7 @@ def draw_figure5(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
         _panel(right, chosen, "minutes")
         right.get_legend().remove()
         right.set_ylabel("")
-        left.set_title(f"{n}×{k}, {protocol}", loc="left")
+        left.set_title(f"{n}×{k}, {protocol}".removesuffix(", "), loc="left")
         low, high = chosen["test_bound"].min(), chosen.query("epoch >= epoch.max() / 10")["test_bound"].max()
         left.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     panels[-1][0].set_xlabel("epoch")
@@ -324,12 +330,17 @@ def draw_figure5(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
 def draw_figure6(runs: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     """The figure that :func:`figure6` writes: means with intervals, and every seed as a small mark.
 
-    The axes show all seeds; where some of three collapse, an interval reaches beyond them.
+    The axes show all seeds; where some of three collapse, an interval reaches beyond them. Differences are those of
+    rows with the same protocol and number of epochs.
     """
     from matplotlib.figure import Figure
 
     table = build("figure6", runs, paper)
-    done = runs[(runs["table"] == "figure6") & (runs["status"] == "done")]
+    done = runs[(runs["table"] == "figure6") & (runs["status"] == "done")].fillna({"protocol": ""})
+    bounds = {
+        key: cell.set_index("seed")["test_bound"]
+        for key, cell in done.groupby(["n", "k", "protocol", "epochs", "estimator"])
+    }
     sizes = list(dict.fromkeys(zip(table["n"], table["k"], strict=True)))
     figure = Figure(figsize=(9.6, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -343,18 +354,18 @@ def draw_figure6(runs: pd.DataFrame, paper: pd.DataFrame) -> Figure:
         left.errorbar(positions, cells["test_bound"], cells["half_width"], linestyle=look.line, **bars)
         small: dict[str, Any] = {"color": look.color, "marker": look.marker, "s": 10, "alpha": 0.45, "linewidths": 0}
         differences = []
-        for n, k in sizes:
-            cell = done[(done["n"] == n) & (done["k"] == k)].set_index("seed")
-            ours, direct = (cell[cell["estimator"] == name]["test_bound"] for name in (estimator, "direct"))
-            place = sizes.index((n, k)) + offset + 0.1
-            left.scatter([place] * len(ours), ours, **small)
+        for (n, k, *same, name), ours in bounds.items():
+            if name != estimator:
+                continue
+            place = sizes.index((n, k)) + offset
+            left.scatter([place + 0.1] * len(ours), ours, **small)
             shown[left].append(ours)
-            if estimator != "direct" and len(ours.index.intersection(direct.index)):
-                interval = paired_difference(ours, direct)
-                each = (ours - direct).dropna()
-                right.scatter([place] * len(each), each, **small)
+            each = (ours - bounds.get((n, k, *same, "direct"), ours.iloc[:0])).dropna()
+            if estimator != "direct" and len(each):
+                interval = mean_interval(each)
+                right.scatter([place + 0.1] * len(each), each, **small)
                 shown[right].append(each)
-                differences.append((sizes.index((n, k)) + offset, interval.mean, interval.half_width))
+                differences.append((place, interval.mean, interval.half_width))
         if differences:
             right.errorbar(*zip(*differences, strict=True), linestyle="", **bars)
     right.axhline(0, color="0.3", linewidth=0.8)

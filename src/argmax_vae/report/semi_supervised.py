@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from argmax_vae.report import published_values, read, require
 from argmax_vae.report.plots import Dot, _look, _save, dots_with_intervals
 from argmax_vae.report.statistics import holm, mean_interval, paired_t_p_value, sign_flip_p_value
 from argmax_vae.report.style import escape, rank, style
-from argmax_vae.report.tables import LEVEL, MARK
+from argmax_vae.report.tables import LEVEL, MARK, changed_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,9 +35,17 @@ METRICS = {
     "argmax_accuracy_percent": "test_accuracy",
     "test_bound": "test_bound",
 }
+COMPARED = ("accuracy_percent", "test_bound")
+"""The metrics by which rows are compared with the best one."""
+
 ORIGIN = ["device", "torch", "commit"]
 COLUMNS = [*CELL, "kl", "schedule", "table", "seed", "status", "epochs", "dirty", *METRICS.values(), *ORIGIN]
 MISSING = "–"
+SEARCHED, SEARCHED_ON = "figure3", "MNIST with 20 Gaussian latents"
+CHOSEN = (
+    "Gumbel-Softmax's best pair (τ = 0.3, weight 1) lies at the edge of its grid, direct's (ε = 0.1, weight 3) inside"
+)
+"""What the search before Figure 3 found, which rows of runs.csv have to bear out."""
 
 
 def load(name: str, results: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -63,20 +70,23 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     """One row per data set, number of labels, protocol and estimator.
 
     For each of METRICS (accuracies in percent, bounds in nats): the mean over the seeds that are done, ``_half_width``
-    of its 95 % interval, the published value as ``_paper``, and, but for the best row with as many labels, ``_behind``,
-    how much worse than the best it is on paired seeds, with ``_behind_half_width``, ``_behind_p`` of the paired t test
-    after Holm's correction for all comparisons by this metric, and ``_behind_p_sign_flip`` without correction; then
-    seeds, epochs and origin.
+    of its 95 % interval, and as ``_paper`` the published value, which the accuracy of the arg max has none of. For each
+    of COMPARED, but for the best row with as many labels and epochs: ``_behind``, how much worse than the best it is on
+    paired seeds, with ``_behind_half_width``, ``_behind_p`` of the paired t test after Holm's correction for all
+    comparisons of the table, and ``_behind_p_sign_flip`` without correction. Then seeds, epochs and origin.
 
     Raises:
-        UsageError: a cell repeats a seed or mixes numbers of epochs.
+        UsageError: a cell repeats a seed or mixes numbers of epochs, or a run has no place in the table.
     """
+    for column in ("data", "labels", "estimator", "seed"):
+        if runs[column].isna().any():
+            raise UsageError(f"runs.csv: a row of table={name} lacks {column}; fill it in, or remove the row")
     published = {
         (row["data"], row["labels"], row["estimator"], row["metric"]): row["value"] for _, row in paper.iterrows()
     }
     rows: list[dict[str, Any]] = []
     values: list[dict[str, pd.Series]] = []
-    for key, cell in runs.groupby(CELL):
+    for key, cell in runs.fillna({"protocol": ""}).groupby(CELL):
         done = cell[cell["status"] == "done"]
         finite = np.isfinite(done[list(METRICS.values())].to_numpy(dtype=float)).all()
         if cell["seed"].duplicated().any() or done["epochs"].nunique() > 1 or not finite:
@@ -93,10 +103,7 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
             if len(numbers):
                 interval = mean_interval(numbers)
                 row |= {metric: interval.mean, f"{metric}_half_width": interval.half_width}
-            published_as = metric.removeprefix("argmax_")
-            row[f"{metric}_paper"] = published.get(
-                (row["data"], row["labels"], row["estimator"], published_as), math.nan
-            )
+            row[f"{metric}_paper"] = published.get((row["data"], row["labels"], row["estimator"], metric), math.nan)
         row |= {"seeds": len(done), "diverged": int((cell["status"] == "diverged").sum())}
         row["epochs"] = done["epochs"].mean()
         row |= {column: ", ".join(sorted(set(cell[column].dropna().astype(str).str[:40]))) for column in ORIGIN}
@@ -110,26 +117,28 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
 
 
 def compare(rows: list[dict[str, Any]], values: list[dict[str, pd.Series]]) -> None:
-    """Tell each row how much worse than the best it is, on paired seeds, among rows with as many labels and epochs."""
+    """Tell each row how much worse than the best it is, on paired seeds, among rows with as many labels and epochs.
+
+    All comparisons together, by each of COMPARED, are the family that the p-values are corrected for.
+    """
     groups: dict[tuple, list[int]] = {}
     for index, row in enumerate(rows):
         if row["seeds"]:
             groups.setdefault((row["data"], row["labels"], row["epochs"]), []).append(index)
-    for metric in METRICS:
+    differences: dict[tuple[str, int], pd.Series] = {}
+    for metric in COMPARED:
         sign = -1 if "percent" in metric else 1
-        differences: dict[int, pd.Series] = {}
         for members in groups.values():
             best = min(members, key=lambda index: sign * values[index][metric].mean())
             for index in members:
                 difference = (sign * (values[index][metric] - values[best][metric])).dropna()
                 if index != best and len(difference):
-                    differences[index] = difference
-        corrected = holm([paired_t_p_value(difference) for difference in differences.values()])
-        for (index, difference), p_value in zip(differences.items(), corrected, strict=True):
-            interval = mean_interval(difference)
-            rows[index] |= {f"{metric}_behind": interval.mean, f"{metric}_behind_half_width": interval.half_width}
-            rows[index] |= {f"{metric}_behind_p": p_value}
-            rows[index] |= {f"{metric}_behind_p_sign_flip": sign_flip_p_value(difference)}
+                    differences[metric, index] = difference
+    corrected = holm([paired_t_p_value(difference) for difference in differences.values()])
+    for ((metric, index), difference), p_value in zip(differences.items(), corrected, strict=True):
+        interval = mean_interval(difference)
+        rows[index] |= {f"{metric}_behind": interval.mean, f"{metric}_behind_half_width": interval.half_width}
+        rows[index] |= {f"{metric}_behind_p": p_value, f"{metric}_behind_p_sign_flip": sign_flip_p_value(difference)}
 
 
 def cells(frame: pd.DataFrame) -> list[dict[str, str]]:
@@ -147,7 +156,7 @@ def cells(frame: pd.DataFrame) -> list[dict[str, str]]:
             {
                 "data": str(row["data"]),
                 "labels": f"{row['labels']:g}",
-                "training": str(row["protocol"]),
+                "training": row["protocol"] or MISSING,
                 "estimator": style(str(row["estimator"])).label,
                 "KL trained": "no" if row["kl"] == "none" else str(row["kl"]),
                 "schedule": str(row["schedule"]),
@@ -166,18 +175,22 @@ def cells(frame: pd.DataFrame) -> list[dict[str, str]]:
     return found
 
 
-def caption(frame: pd.DataFrame) -> str:
-    origin = "; ".join(f"{name} {', '.join(sorted(set(frame[name])))}" for name in ORIGIN)
+def caption(name: str, frame: pd.DataFrame) -> str:
+    """One paragraph that says what the numbers are, how choices were made, and where the runs come from."""
+    searched = "" if name == SEARCHED else f", on {SEARCHED_ON},"
+    compared = frame[frame.columns.intersection([f"{metric}_behind_p" for metric in COMPARED])].notna().to_numpy().sum()
+    origin = "; ".join(f"{column} {', '.join(sorted(set(frame[column])))}" for column in ORIGIN)
     return (
         "Test accuracy of one Gumbel-perturbed arg max (as published) and of the arg max of the logits, and test bound "
         "(negative ELBO, lower is better), of the networks with the best validation accuracy. ± is the half width of "
         "the 95 % Student-t interval over seeds, each with its own draw of labelled images; behind the best: mean "
         "difference on paired seeds to the best row with as many labels and epochs, "
-        f"{MARK} where its paired t test has p < {LEVEL:g} after Holm's correction for all comparisons in the column. "
-        "In joint training ε, τ and the "
-        "weight of the labels were chosen by validation accuracy with 100 labels, each from nine pairs by 10 epochs of "
-        "one other seed (rows figure3_search of runs.csv). Epochs include those in which "
-        "labelled images are seen alone, as released, from which no networks are kept; there, validation images may "
+        f"{MARK} where its paired t test has p < {LEVEL:g} after Holm's correction for all comparisons of the table, "
+        f"{compared} in number (which does not count that the best was chosen by the same numbers). "
+        f"In joint training ε, τ and the weight of the labels were chosen{searched} by validation accuracy with 100 "
+        "labels, each from nine pairs by 10 epochs of one other seed (rows figure3_search of runs.csv); "
+        f"{CHOSEN}. Labelled images are drawn with replacement. Epochs include those in which they are seen alone, as "
+        "released, from which no networks are kept; there, validation images may "
         f"have been among the labelled ones. {MISSING}: not published. Origin: {origin}."
     )
 
@@ -198,16 +211,12 @@ def render(name: str, frame: pd.DataFrame, format: str) -> str:
             *lines,
             r"\end{tabular}",
         ]
-        return "\n".join([*lines, f"% {caption(frame)}"]) + "\n"
+        return "\n".join([*lines, f"% {caption(name, frame)}"]) + "\n"
     lines = ["| " + " | ".join(row) + " |" for row in table]
     lines.insert(1, "|" + "---|" * len(table[0]))
-    commands = ["```sh", f"argmax-vae reproduce {name}", f"argmax-vae report {name}", "```"]
-    return (
-        "\n".join(
-            [f"# {FIGURES[name]}", "", f"![{FIGURES[name]}]({name}.svg)", "", *lines, "", caption(frame), "", *commands]
-        )
-        + "\n"
-    )
+    lines = [f"# {FIGURES[name]}", "", f"![{FIGURES[name]}]({name}.svg)", "", *lines, "", caption(name, frame), ""]
+    lines += ["```sh", f"argmax-vae reproduce {name}", f"argmax-vae report {name}", "```"]
+    return "\n".join(lines) + "\n"
 
 
 @_look()
@@ -225,7 +234,7 @@ def draw(name: str, frame: pd.DataFrame) -> Figure:
         for axes, metric in ((left, "accuracy_percent"), (right, "test_bound")):
             dots = [
                 Dot(
-                    f"{style(row['estimator']).label}, {row['protocol']}",
+                    ", ".join(filter(None, (style(row["estimator"]).label, row["protocol"]))),
                     row.get(metric, math.nan),
                     row.get(f"{metric}_half_width", math.nan),
                     row[f"{metric}_paper"],
@@ -247,6 +256,7 @@ def digest(frame: pd.DataFrame) -> str:
 
 
 def render_numbers(frame: pd.DataFrame) -> str:
+    """The table as csv with six digits and without its origin, which the figure does not show."""
     return frame.drop(columns=ORIGIN).to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
@@ -267,16 +277,14 @@ def write(name: str, results: Path) -> list[Path]:
 
 
 def check(name: str, results: Path) -> list[str]:
-    """How the committed files differ from what the files of record give now: one line each, empty if equal."""
+    """How the committed files differ from what the files of record give now: one line each, empty if equal.
+
+    Numbers of the csv may differ by 1e-9 of their size. Raises UsageError as `load` and `build` do.
+    """
     frame = build(name, *load(name, results))
-    lines = []
-    for format in ("md", "tex"):
-        path = results / f"{name}.{format}"
-        committed = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        current = render(name, frame, format).splitlines()
-        for number, (old, new) in enumerate(zip_longest(committed, current, fillvalue=""), start=1):
-            if old != new:
-                lines.append(f"{path}:{number}: committed {old!r}, computed {new!r}")
+    lines = [
+        line for format in FORMATS for line in changed_lines(results / f"{name}.{format}", render(name, frame, format))
+    ]
     figure = results / f"{name}.svg"
     if not figure.exists() or digest(frame) not in figure.read_text(encoding="utf-8"):
         lines.append(f"{figure}: draws other data than the files of record")

@@ -20,7 +20,7 @@ from argmax_vae.errors import UsageError
 from argmax_vae.files import write_text
 from argmax_vae.report import TABLES, Table, definition, read_inputs, require
 from argmax_vae.report.budgets import at_equal_evaluations
-from argmax_vae.report.statistics import holm, mean_interval, paired_difference, paired_t_p_value, sign_flip_p_value
+from argmax_vae.report.statistics import holm, mean_interval, paired_t_p_value, sign_flip_p_value
 from argmax_vae.report.style import escape, rank, style
 
 __all__ = ["FORMATS", "MISSING", "TABLES", "build", "caption", "cells", "check", "render", "rendered", "write"]
@@ -96,31 +96,38 @@ def _row(table: Table, cell: pd.DataFrame) -> dict[str, object]:
     return row | {column: ", ".join(sorted(set(cell[column]) - {""})) for column in _ORIGIN}
 
 
-def _compare(rows: list[dict[str, Any]], values: list[pd.Series], budget: str, prefix: str = "") -> None:
-    """Tell each row how far it is behind the best of its size, protocol and budget, on paired seeds.
-
-    ``values`` are the rows' numbers by seed; the column ``budget`` is what rows must agree in to be compared. All
-    comparisons of the table together are the family that the p-values are corrected for.
-    """
+def _pairs(rows: list[dict[str, Any]], values: list[pd.Series], budget: str) -> list[tuple[int, int]]:
+    """Comparisons of one kind: a row, and the best one of its size, protocol and budget if they share seeds."""
     groups: dict[tuple, list[int]] = {}
     for index, row in enumerate(rows):
         if len(values[index]):
             groups.setdefault((row["n"], row["k"], row["protocol"], row[budget]), []).append(index)
-    compared: dict[int, list[int]] = {}
-    for members in groups.values():
-        first = min(members, key=lambda index: values[index].mean())
-        compared[first] = [
-            index for index in members if index != first and len(values[index].index.intersection(values[first].index))
-        ]
-    pairs = [(index, first) for first, others in compared.items() for index in others]
-    differences = [(values[index] - values[first]).dropna() for index, first in pairs]
+    best = [(members, min(members, key=lambda index: values[index].mean())) for members in groups.values()]
+    return [
+        (index, first)
+        for members, first in best
+        for index in members
+        if index != first and len(values[index].index.intersection(values[first].index))
+    ]
+
+
+def _compare(rows: list[dict[str, Any]], kinds: dict[str, tuple[str, list[pd.Series]]]) -> None:
+    """Tell each row how far it is behind the best of its size, protocol and budget, on paired seeds.
+
+    ``kinds`` maps the prefix of the columns to be added to the column that rows must agree in to be compared, and the
+    rows' numbers by seed. All comparisons together, of every kind, are the family that the p-values are corrected for.
+    """
+    pairs = [(kind, *pair) for kind, (budget, values) in kinds.items() for pair in _pairs(rows, values, budget)]
+    differences = [(kinds[kind][1][index] - kinds[kind][1][first]).dropna() for kind, index, first in pairs]
     corrected = holm([paired_t_p_value(difference) for difference in differences])
-    for (index, first), difference, p_value in zip(pairs, differences, corrected, strict=True):
-        interval = paired_difference(values[index], values[first])
-        rows[index] |= {f"{prefix}behind": interval.mean, f"{prefix}behind_half_width": interval.half_width}
-        rows[index] |= {f"{prefix}behind_p": p_value, f"{prefix}behind_p_sign_flip": sign_flip_p_value(difference)}
-    for first, others in compared.items():
-        rows[first][f"{prefix}best"] = bool(others) and all(rows[i][f"{prefix}behind_p"] < LEVEL for i in others)
+    all_behind: dict[tuple[str, int], bool] = {}
+    for (kind, index, first), difference, p_value in zip(pairs, differences, corrected, strict=True):
+        interval = mean_interval(difference)
+        rows[index] |= {f"{kind}behind": interval.mean, f"{kind}behind_half_width": interval.half_width}
+        rows[index] |= {f"{kind}behind_p": p_value, f"{kind}behind_p_sign_flip": sign_flip_p_value(difference)}
+        all_behind[kind, first] = all_behind.get((kind, first), True) and p_value < LEVEL
+    for (kind, first), is_best in all_behind.items():
+        rows[first][f"{kind}best"] = is_best
 
 
 def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame, curves: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -130,7 +137,7 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame, curves: pd.DataFra
     and the ``half_width`` of its 95 % interval (nats); the numbers of ``seeds`` done, ``diverged`` and
     ``failed``; the published value ``paper`` and ``difference`` = ours - paper (nats); how far the row is
     ``behind`` the best of its size, protocol and number of epochs on paired seeds, with its ``behind_half_width``
-    (nats), ``behind_p`` of the paired t test after Holm's correction for all such comparisons of the table, and
+    (nats), ``behind_p`` of the paired t test after Holm's correction for all comparisons of the table, and
     ``behind_p_sign_flip`` without correction, and whether it is itself the ``best`` and every such p-value is below
     LEVEL; ``epochs``; the mean
     ``test_kl`` (nats) and ``test_codes_in_use`` (values per latent); and where the row comes from:
@@ -158,12 +165,13 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame, curves: pd.DataFra
     published = {tuple(row[key] for key in _KEY): row["value"] for row in values.to_dict("records")}
     rows = [_row(table, cell) for cell in cells]
     done = [cell[cell["status"] == "done"].set_index("seed") for cell in cells]
-    _compare(rows, [cell[table.metric] for cell in done], "epochs")
+    kinds = {"": ("epochs", [cell[table.metric] for cell in done])}
     if table.equal_evaluations:
         assert curves is not None
         within_budget = at_equal_evaluations(name, done, curves)
         rows = [row | columns for row, (_, columns) in zip(rows, within_budget, strict=True)]
-        _compare(rows, [values for values, _ in within_budget], "budget", "budget_")
+        kinds["budget_"] = ("budget", [values for values, _ in within_budget])
+    _compare(rows, kinds)
     reproduced = {tuple(row[key] for key in _KEY) for row in rows}
     empty = dict.fromkeys(("protocol", "kl", "schedule", *_ORIGIN), "") | dict.fromkeys(_COUNTS, 0)
     rows += [dict(zip(_KEY, key, strict=True)) | empty for key in published if key not in reproduced]
@@ -262,6 +270,7 @@ def caption(name: str, table: pd.DataFrame) -> str:
         return ", ".join(dict.fromkeys(filter(None, parts))) or MISSING
 
     run = table[table["seeds"] > 0]
+    compared = table[table.columns.intersection(["behind_p", "budget_behind_p"])].notna().to_numpy().sum()
     sizes = run["n"].astype(str) + "×" + run["k"].astype(str)
     samples = [
         f"{f'{count} hard samples per image' if count else 'exact expectation'} ({several(group)})"
@@ -270,7 +279,7 @@ def caption(name: str, table: pd.DataFrame) -> str:
     comparison = (
         "behind the best: mean difference on paired seeds to the best row of the same size, protocol and number of "
         f"epochs, with the interval of that difference; {MARK} where its paired t test has p < {LEVEL:g} after Holm's "
-        f"correction for the {table['behind'].notna().sum()} comparisons of the table (which does not count that the "
+        f"correction for all comparisons of the table, {compared} in number (which does not count that the "
         "best was chosen by the same numbers), bold where that is so for all others; "
         if table["behind"].notna().any()
         else ""
@@ -384,12 +393,21 @@ def check(name: str, results: Path) -> list[str]:
             if digest not in path.read_text(encoding="utf-8"):
                 lines.append(f"{path}: draws other data than the files of record ({digest} expected)")
         else:
-            committed = path.read_text(encoding="utf-8").splitlines()
-            current = render(name, table, format).splitlines()
-            for number, (old, new) in enumerate(zip_longest(committed, current, fillvalue=""), start=1):
-                if old != new and not (format == "csv" and _close(old, new)):
-                    lines.append(f"{path}:{number}: committed {old!r}, computed {new!r}")
+            lines += changed_lines(path, render(name, table, format))
     return lines
+
+
+def changed_lines(path: Path, current: str) -> list[str]:
+    """One line for each in which a file, or nothing if it is missing, differs from the text it should have.
+
+    Numbers of a csv may differ by 1e-9 of their size.
+    """
+    committed = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [
+        f"{path}:{number}: committed {old!r}, computed {new!r}"
+        for number, (old, new) in enumerate(zip_longest(committed, current.splitlines(), fillvalue=""), start=1)
+        if old != new and not (path.suffix == ".csv" and _close(old, new))
+    ]
 
 
 def _close(old: str, new: str) -> bool:
