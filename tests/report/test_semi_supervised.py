@@ -123,7 +123,10 @@ def test_runs_without_the_name_of_a_protocol_are_shown(results: Path) -> None:
     assert frame["seeds"].tolist() == [3, 3, 1]
     assert "| mnist | 50 | – | direct |" in render("figure3", frame, "md")
     labels = [tick.get_text() for tick in draw("figure3", frame).axes[0].get_yticklabels()]
-    assert labels == ["direct", "Gumbel-Softmax"]
+    epochs = frame["epochs"][0]
+    assert labels == [f"direct, {epochs:g} epochs", f"Gumbel-Softmax, {epochs:g} epochs"]
+    frame["seeds"] = 0
+    assert draw("figure3", frame).axes[0].get_yticklabels()[0].get_text() == "direct, no seed finished"
 
 
 @pytest.mark.parametrize(

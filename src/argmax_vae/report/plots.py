@@ -411,19 +411,24 @@ def _dots(table: pd.DataFrame, sizes: Iterable[tuple[int, int]], with_size: bool
     return dots
 
 
-def _dot_panels(figure: Figure | SubFigure, titles: Sequence[str], groups: Sequence[Sequence[Dot]]) -> None:
-    """One small axes per group, each with its own range, and a key below them."""
+def key_of_dots(figure: Figure | SubFigure) -> None:
+    """Below all panels, what filled and open dots are."""
     from matplotlib.lines import Line2D
 
+    ours = Line2D([], [], color="0.3", marker="o", label="mean and 95 % interval over seeds")
+    published = Line2D([], [], color="0.3", marker="o", mfc="white", linestyle="", label="published")
+    figure.legend(handles=[ours, published], loc="outside lower center", ncols=2, frameon=False)
+
+
+def _dot_panels(figure: Figure | SubFigure, titles: Sequence[str], groups: Sequence[Sequence[Dot]]) -> None:
+    """One small axes per group, each with its own range, and a key below them."""
     heights = [len(group) + 0.5 for group in groups]
     panels = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, title, group in zip(panels, titles, groups, strict=True):
         dots_with_intervals(axes, group)
         axes.set_title(title, loc="left")
     panels[-1].set_xlabel("test bound (nats), lower is better")
-    ours = Line2D([], [], color="0.3", marker="o", label="mean and 95 % interval over seeds")
-    published = Line2D([], [], color="0.3", marker="o", mfc="white", linestyle="", label="published")
-    figure.legend(handles=[ours, published], loc="outside lower center", ncols=2, frameon=False)
+    key_of_dots(figure)
 
 
 @_look()

@@ -16,7 +16,7 @@ import pandas as pd
 from argmax_vae.errors import UsageError
 from argmax_vae.files import write_text
 from argmax_vae.report import published_values, read, require
-from argmax_vae.report.plots import Dot, _look, _save, dots_with_intervals
+from argmax_vae.report.plots import Dot, _look, _save, dots_with_intervals, key_of_dots
 from argmax_vae.report.statistics import holm, mean_interval, paired_t_p_value, sign_flip_p_value
 from argmax_vae.report.style import escape, rank, style
 from argmax_vae.report.tables import LEVEL, MARK, changed_lines
@@ -219,13 +219,19 @@ def render(name: str, frame: pd.DataFrame, format: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def what_is_shown(row: dict[Any, Any]) -> str:
+    """A row's estimator, protocol and epochs."""
+    budget = f"{row['epochs']:g} epochs" if row["seeds"] else "no seed finished"
+    return ", ".join(filter(None, (style(row["estimator"]).label, row["protocol"], budget)))
+
+
 @_look()
 def draw(name: str, frame: pd.DataFrame) -> Figure:
     """Accuracies (left) and bounds (right), one panel for each data set and number of labels, published values open."""
     from matplotlib.figure import Figure
 
     groups = list(frame.groupby(["data", "labels"], sort=True))
-    height = 1.0 + sum(0.5 + 0.24 * len(rows) for _, rows in groups)
+    height = 1.3 + sum(0.5 + 0.24 * len(rows) for _, rows in groups)
     figure = Figure(figsize=(9.6, max(3.0, height)), layout="constrained")
     panels = figure.subplots(
         len(groups), 2, squeeze=False, height_ratios=[len(rows) + 0.8 for _, rows in groups], sharex="col"
@@ -234,7 +240,7 @@ def draw(name: str, frame: pd.DataFrame) -> Figure:
         for axes, metric in ((left, "accuracy_percent"), (right, "test_bound")):
             dots = [
                 Dot(
-                    ", ".join(filter(None, (style(row["estimator"]).label, row["protocol"]))),
+                    what_is_shown(row),
                     row.get(metric, math.nan),
                     row.get(f"{metric}_half_width", math.nan),
                     row[f"{metric}_paper"],
@@ -247,6 +253,7 @@ def draw(name: str, frame: pd.DataFrame) -> Figure:
         left.set_title(f"{data}, {labels:g} labels", loc="left")
     panels[-1][0].set_xlabel("test accuracy of a perturbed arg max (%)")
     panels[-1][1].set_xlabel("test bound (nats)")
+    key_of_dots(figure)
     return figure
 
 
