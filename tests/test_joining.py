@@ -9,7 +9,7 @@ import torch
 
 from argmax_vae import training
 from argmax_vae.runs import RunDirectory
-from helpers import cell, metrics, poison, raise_after, seeds, train
+from helpers import cell, metrics, poison, raise_after, same_numbers, seeds, train
 
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-4}
 """Nats of 40: products of many and of few seeds may sum in another order, which training amplifies."""
@@ -98,3 +98,18 @@ def test_an_addition_that_diverges_is_counted(tmp_path: Path, monkeypatch: pytes
     assert run.outcome["status"] == "done"
     assert list(seeds(run)["status"]) == ["done", "diverged"]
     assert not run.checkpoint.exists()
+
+
+def test_epochs_are_not_repeated_behind_an_addition_that_diverges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The part that diverged is the larger one, and stopped earlier."""
+    overrides = ("seeds=[0,1,2]", "runtime.checkpoint_every=1")
+    whole = train(tmp_path / "whole", *overrides, "trainer.epochs=3")
+    with monkeypatch.context() as poisoned:
+        poison(poisoned, [0, 1], 1)
+        train(tmp_path / "parts", *overrides[1:], "seeds=[1,2]")
+    run = train(tmp_path / "parts", *overrides)
+    assert list(seeds(run)["status"]) == ["done", "diverged", "diverged"]
+    assert not run.checkpoint.exists()
+    same_numbers(train(tmp_path / "parts", *overrides, "trainer.epochs=3"), whole)

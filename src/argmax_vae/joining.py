@@ -52,7 +52,8 @@ def parts(plain: Mapping[str, Any]) -> Parts:
 def join(run: RunDirectory, plain: Mapping[str, Any], found: Mapping[RunDirectory, Sequence[int]]) -> str:
     """Write the files of a run from those of runs that have all its seeds between them; returns its status.
 
-    Without a last checkpoint, which a part whose seeds all diverged may lack, a run with more epochs starts over.
+    Without a last checkpoint, which is there only if all parts have one of the same epoch, a run with more epochs
+    starts over: a part whose seeds all diverged stopped early.
     """
     wanted = list(plain["seeds"])
     run.start(dict(plain))
@@ -67,9 +68,14 @@ def join(run: RunDirectory, plain: Mapping[str, Any], found: Mapping[RunDirector
     order = [seed for seeds in found.values() for seed in seeds]
     positions = torch.tensor([order.index(seed) for seed in wanted])
     for target in (run.checkpoint, run.best):
-        if not all((part.path / target.name).exists() for part in found):
+        contents = [
+            torch.load(part.path / target.name, map_location="cpu", weights_only=True)
+            for part in found
+            if (part.path / target.name).exists()
+        ]
+        if len(contents) < len(found) or len({progress(content) for content in contents}) > 1:
+            target.unlink(missing_ok=True)
             continue
-        contents = [torch.load(part.path / target.name, map_location="cpu", weights_only=True) for part in found]
         content = joined(contents, positions)
         content["identity"] = runs.identity(plain)
         if "history" in content:
@@ -84,6 +90,11 @@ def join(run: RunDirectory, plain: Mapping[str, Any], found: Mapping[RunDirector
     seconds = round(sum(outcome["seconds"] for outcome in outcomes), 3)
     write_json(run.path / "done.json", {"status": status, "seeds": wanted, "seconds": seconds})
     return status
+
+
+def progress(content: Mapping[str, Any]) -> tuple[int, int]:
+    """The epoch and the steps at which a checkpoint was saved, the same for every one of best networks."""
+    return content.get("epoch", 0), int(content.get("state_dict", {}).get("steps_done", 0))
 
 
 def in_order(frame: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:
