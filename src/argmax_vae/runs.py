@@ -294,15 +294,51 @@ def curves(run: RunDirectory, table: str, protocol: str) -> pd.DataFrame:
     return frame
 
 
-CELL_COLUMNS = ["table", "protocol", "estimator", "data", "n", "k", "labels"]
+CELL_COLUMNS = ["table", "protocol", "estimator", "data", "n", "k", "labels", "run"]
+
+
+def read_record(path: Path) -> pd.DataFrame:
+    """A csv of record as the text that it is."""
+    return pd.read_csv(path, keep_default_na=False, dtype=str)
+
+
+def cells_of(rows: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
+    """The cell of every row, from these columns; in tables of searches, where any key may differ, every run."""
+    text = rows[list(columns)].astype(str)
+    if "run" in columns:
+        text["run"] = text["run"].where(text["table"].str.endswith("_search"), "")
+    return pd.Series(list(text.itertuples(index=False, name=None)), index=rows.index, dtype=object)
 
 
 def merge_into(path: Path, rows: pd.DataFrame) -> None:
     """Put rows into a csv of record in place of those of the same cells, keeping all others."""
     if path.exists():
-        others = pd.read_csv(path, keep_default_na=False, dtype=str)
+        others = read_record(path)
         columns = [name for name in CELL_COLUMNS if name in rows and name in others]
-        replaced = set(rows[columns].astype(str).itertuples(index=False, name=None))
-        kept = [cell not in replaced for cell in others[columns].itertuples(index=False, name=None)]
+        kept = ~cells_of(others, columns).isin(set(cells_of(rows, columns)))
         rows = pd.concat([others[kept], rows.astype(object)], ignore_index=True)
     write_atomic(path, lambda temporary: rows.to_csv(temporary, index=False))
+
+
+def smaller_than_recorded(path: Path, rows: pd.DataFrame, epochs: Mapping[str, int]) -> dict[tuple[str, str, str], str]:
+    """Runs, by table, protocol and name, of cells with more epochs or seeds in a csv of record: how many both have.
+
+    `epochs`: those that were asked of every run, which seeds that diverged did not reach.
+    """
+    if not path.exists():
+        return {}
+    others = read_record(path)
+    columns = [name for name in CELL_COLUMNS if name in rows and name in others]
+    recorded = dict(list(others.groupby(cells_of(others, columns))))
+    found = {}
+    for cell, group in rows.groupby(cells_of(rows, columns)):
+        if cell not in recorded:
+            continue
+        before = pd.to_numeric(recorded[cell]["epochs"]).max(), recorded[cell]["seed"].nunique()
+        now = max(epochs[name] for name in group["run"]), group["seed"].nunique()
+        if before[0] > now[0] or before[1] > now[1]:
+            counts = [f"{number:g} epochs of {seeds} seeds" for number, seeds in (before, now)]
+            label = " ".join(filter(None, cell))
+            for table, protocol, name in group[["table", "protocol", "run"]].itertuples(index=False, name=None):
+                found[table, protocol, name] = f"{label}: {counts[0]} stay, not replaced by {counts[1]}"
+    return found
