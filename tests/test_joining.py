@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from argmax_vae import training
+from argmax_vae.errors import UsageError
 from argmax_vae.runs import RunDirectory
 from helpers import cell, metrics, poison, raise_after, same_numbers, seeds, train
 
@@ -113,3 +114,29 @@ def test_epochs_are_not_repeated_behind_an_addition_that_diverges(
     assert list(seeds(run)["status"]) == ["done", "diverged", "diverged"]
     assert not run.checkpoint.exists()
     same_numbers(train(tmp_path / "parts", *overrides, "trainer.epochs=3"), whole)
+
+
+def test_damaged_files_of_a_finished_run_are_named_before_the_new_seeds_are_trained(
+    tmp_path: Path, trained: list[list[int]]
+) -> None:
+    part = train(tmp_path, "seeds=[0]")
+    run = RunDirectory.of(cell(tmp_path, "seeds=[0,1]").plain)
+    for path in (part.checkpoint, part.best):
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        with pytest.raises(UsageError, match=f"{path} is damaged; remove it and run the same command again"):
+            train(tmp_path, "seeds=[0,1]")
+        path.write_bytes(content)
+    assert (run.status, trained) == ("missing", [[0]])
+    table, rows = part.path / "seeds.csv", (part.path / "seeds.csv").read_bytes()
+    table.write_bytes(b"")
+    train(tmp_path, "seeds=[0,1]")
+    assert (run.status, run.reason) == ("failed", "pandas.errors.EmptyDataError: No columns to parse from file")
+    table.write_bytes(rows)
+    (part.path / "samples.png").unlink()
+    assert train(tmp_path, "seeds=[0,1]").is_done
+    assert trained == [[0], [1]]
+    assert (run.path / "reconstructions.png").exists()
+    part.best.unlink()
+    train(tmp_path, "seeds=[0,2]")
+    assert trained == [[0], [1], [0, 2]]

@@ -5,7 +5,7 @@ Seeds do not know of each other, so a run of many is the same as its seeds train
 
 import io
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from argmax_vae import runs
+from argmax_vae.checkpoints import load_checkpoint
 from argmax_vae.files import write_atomic, write_json
 from argmax_vae.runs import RunDirectory
 
@@ -38,7 +39,8 @@ def parts(plain: Mapping[str, Any]) -> Parts:
         other = RunDirectory(marker.parent)
         stored = other.config()
         same = runs.identity({**stored, "seeds": wanted}) == runs.identity(plain)
-        if same and set(stored["seeds"]) < set(wanted) and other.checkpoint.exists():
+        whole = other.checkpoint.exists() and other.best.exists()
+        if same and whole and set(stored["seeds"]) < set(wanted):
             candidates.append((other, list(stored["seeds"])))
     found: dict[RunDirectory, list[int]] = {}
     missing = wanted
@@ -47,6 +49,13 @@ def parts(plain: Mapping[str, Any]) -> Parts:
             found[other] = seeds
             missing = [seed for seed in missing if seed not in seeds]
     return Parts(found, missing)
+
+
+def check(found: Iterable[RunDirectory]) -> None:
+    """Raise UsageError when a checkpoint of these runs is damaged."""
+    for part in found:
+        for path in (part.checkpoint, part.best):
+            load_checkpoint(path)
 
 
 def join(run: RunDirectory, plain: Mapping[str, Any], found: Mapping[RunDirectory, Sequence[int]]) -> str:
@@ -68,11 +77,7 @@ def join(run: RunDirectory, plain: Mapping[str, Any], found: Mapping[RunDirector
     order = [seed for seeds in found.values() for seed in seeds]
     positions = torch.tensor([order.index(seed) for seed in wanted])
     for target in (run.checkpoint, run.best):
-        contents = [
-            torch.load(part.path / target.name, map_location="cpu", weights_only=True)
-            for part in found
-            if (part.path / target.name).exists()
-        ]
+        contents = [load_checkpoint(part.path / target.name) for part in found if (part.path / target.name).exists()]
         if len(contents) < len(found) or len({progress(content) for content in contents}) > 1:
             target.unlink(missing_ok=True)
             continue
@@ -83,7 +88,7 @@ def join(run: RunDirectory, plain: Mapping[str, Any], found: Mapping[RunDirector
             content["history"] = sorted(rows, key=lambda row: (row["epoch"], wanted.index(row["seed"])))
         write_atomic(target, written(content))
     first = next(part for part, seeds in found.items() if wanted[0] in seeds)
-    for name in PICTURES:
+    for name in filter(lambda name: (first.path / name).exists(), PICTURES):
         write_atomic(run.path / name, partial(shutil.copyfile, first.path / name))
     outcomes = [part.outcome for part in found]
     status = "done" if any(outcome["status"] == "done" for outcome in outcomes) else "diverged"

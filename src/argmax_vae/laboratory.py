@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 
 from argmax_vae import runs
+from argmax_vae.checkpoints import load_checkpoint
 from argmax_vae.config import Config, cells, from_plain, nearest, overridden, primary_configs
 from argmax_vae.data.binarization import fixed_sample, prepare
 from argmax_vae.errors import UsageError
@@ -27,7 +28,7 @@ from argmax_vae.mixture import GaussianMixtureConfig
 from argmax_vae.report import laboratory as report
 from argmax_vae.runs import RunDirectory
 from argmax_vae.sweep import launch_cells, single
-from argmax_vae.training import build, device_of, load_checkpoint
+from argmax_vae.training import build, device_of
 
 OVERRIDABLE_SECTIONS = ("laboratory", "runtime", "paths")
 
