@@ -133,11 +133,25 @@ class RunDirectory:
         lines = error.read_text(encoding="utf-8").strip().splitlines() if error.exists() else []
         return lines[-1] if lines else ""
 
-    def start(self, plain: Mapping[str, Any], continues: "RunDirectory | None" = None) -> None:
-        """Create the directory with configuration and provenance. Raises UsageError when it cannot be written."""
+    @property
+    def resumes(self) -> bool:
+        """Whether the run has a checkpoint of its own to go on from."""
+        return self.checkpoint.exists() or self.previous.exists()
+
+    def start(self, plain: Mapping[str, Any], continues: "RunDirectory | None" = None, device: str = "cpu") -> None:
+        """Create the directory with configuration and provenance; of a run that resumes the first origin is kept.
+
+        Raises UsageError when it cannot be written.
+        """
         write_text(self.path / "config.yaml", yaml.safe_dump(dict(plain), sort_keys=False, allow_unicode=True))
-        origin = {"continues": {"run": continues.path.name, **continues.provenance()}} if continues else {}
-        write_json(self.path / "provenance.json", {**provenance(), **origin})
+        origin = provenance()
+        if continues:
+            origin["continues"] = {"run": continues.path.name, **continues.provenance()}
+        if self.resumes and (self.path / "provenance.json").exists():
+            this = {key: origin[key] for key in ("commit", "dirty", "packages")} | {"device": device_name(device)}
+            origin = self.provenance()
+            origin["resumed"] = [*origin.get("resumed", []), this]
+        write_json(self.path / "provenance.json", origin)
         (self.path / "error.txt").unlink(missing_ok=True)
 
     def write_table(self, name: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
@@ -211,6 +225,14 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def origins(stored: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Everything that trained a part of a run, from its provenance: its first origin, then what is named in that."""
+    yield stored
+    continued = [stored["continues"]] if "continues" in stored else []
+    for other in (*stored.get("resumed", []), *continued, *stored.get("joins", [])):
+        yield from origins(other)
+
+
 def shorter(plain: Mapping[str, Any]) -> RunDirectory | None:
     """The longest finished run beside this one that differs from it only in having fewer epochs, if there is one.
 
@@ -261,11 +283,12 @@ def record(run: RunDirectory, table: str, protocol: str) -> pd.DataFrame:
     config = from_plain(plain)
     before["decoder_evaluations"] = decoder_evaluations(config.estimator, config.model.n, config.model.k)
     origin = run.provenance()
+    trained_by = list(origins(origin))
     after = {
         "torch": origin["packages"]["torch"],
         "version": origin["version"],
-        "commit": origin["commit"],
-        "dirty": origin["dirty"],
+        "commit": ", ".join(dict.fromkeys(filter(None, (each["commit"] for each in trained_by)))),
+        "dirty": any(each["dirty"] for each in trained_by),
         "config_hash": identity(plain),
     }
     return pd.concat([pd.DataFrame([before] * len(seeds)), seeds, pd.DataFrame([after] * len(seeds))], axis=1)

@@ -230,8 +230,8 @@ def train(config: Config, plain: dict[str, Any]) -> str:
             parts = joining.parts(plain)
             if parts.found:
                 return train_rest(config, plain, run, parts)
-            continues = runs.shorter(plain)
-            run.start(plain, continues)
+            continues = None if run.resumes else runs.shorter(plain)
+            run.start(plain, continues, device)
             if config.runtime.processes > 1:
                 in_processes(config.runtime.processes, fit_part, config, plain, continues)
                 return str(run.outcome["status"])
