@@ -220,6 +220,36 @@ def test_a_run_whose_process_gives_up_meanwhile_is_taken_over(monkeypatch: pytes
     assert (first.is_done, second.is_done) == (True, True)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "checked"),
+    [
+        (("optim.learning_rate=0.1,0.2",), 1),
+        (("seeds=[0],[1]",), 2),
+        (("data.binarization=threshold,dynamic",), 2),
+        (("model=linear,one_hidden",), 2),
+        (("runtime.processes=1,2",), 2),
+    ],
+)
+def test_cells_that_need_something_else_are_checked_too(
+    overrides: tuple[str, ...], checked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Config] = []
+    monkeypatch.setattr(training, "prerequisites", seen.append)
+    sweep.check_prerequisites(config.cells("train", [*TINY, *overrides]))
+    assert len(seen) == checked
+
+
+def test_a_cell_that_is_done_is_not_checked_in_place_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = found = config.cells("train", [*TINY, "optim.learning_rate=0.1,0.2"])
+    run = RunDirectory.of(first.plain)
+    run.start(first.plain)
+    (run.path / "done.json").write_text("{}")
+    seen: list[Config] = []
+    monkeypatch.setattr(training, "prerequisites", seen.append)
+    sweep.check_prerequisites(found)
+    assert seen == [second.config]
+
+
 def test_two_processes_share_a_sweep(empty_directory: Path) -> None:
     """Each of the cells is trained by one of them, and both files of record are whole."""
     overrides = [*TINY, "seeds=[0],[1],[2],[3]"]

@@ -91,18 +91,22 @@ def check_prerequisites(found: list[Cell], on_this_machine: bool = True) -> None
 
     checked = set()
     for cell in found:
+        if RunDirectory.of(cell.plain).is_done:
+            continue
         config = cell.config
         needs = (
             config.runtime.device,
+            config.runtime.processes,
             config.paths.runs,
             config.paths.data,
-            config.data.name,
+            str(config.data),
+            str(config.model),
+            str(config.supervision),
+            str(config.seeds),
             config.trainer.batch,
             config.trainer.epochs,
-            config.model.latents,
-            str(config.supervision),
         )
-        if needs not in checked and not RunDirectory.of(cell.plain).is_done:
+        if needs not in checked:
             here = config.runtime if on_this_machine else replace(config.runtime, device="cpu")
             prerequisites(replace(config, runtime=here))
         checked.add(needs)
