@@ -140,3 +140,21 @@ def test_damaged_files_of_a_finished_run_are_named_before_the_new_seeds_are_trai
     part.best.unlink()
     train(tmp_path, "seeds=[0,2]")
     assert trained == [[0], [1], [0, 2]]
+
+
+def test_what_was_trained_of_all_seeds_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: list[list[int]]
+) -> None:
+    """A checkpoint of the run's own, then a shorter run, come before finished runs of some seeds."""
+    overrides = ("seeds=[0,1]", "runtime.checkpoint_every=1")
+    with monkeypatch.context() as interrupted:
+        raise_after(interrupted, 1, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, *overrides)
+    for epochs in (2, 3):
+        train(tmp_path, *overrides, "seeds=[0]", f"trainer.epochs={epochs}")
+    shorter = train(tmp_path, *overrides)
+    longer = train(tmp_path, *overrides, "trainer.epochs=3")
+    assert trained == [[0, 1], [0], [0], [0, 1], [0, 1]]
+    assert "joins" not in shorter.provenance()
+    assert longer.provenance()["continues"]["run"] == shorter.path.name

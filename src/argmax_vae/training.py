@@ -215,8 +215,8 @@ def prerequisites(config: Config) -> tuple[str, Dataset]:
 def train(config: Config, plain: dict[str, Any]) -> str:
     """Train a run to the end, or go on with it, and return its status: done, diverged, failed, or running elsewhere.
 
-    A run that is done already is left alone; one that only has more epochs than another goes on where that one ended;
-    of one that only has more seeds, the new ones are trained.
+    A run that is done already is left alone, and one with a checkpoint goes on from there. Else one that only has more
+    epochs than another goes on where that one ended; else, of one that only has more seeds, the new ones are trained.
     An exception is kept in `error.txt`, except for UsageError and interruption, which go to the caller.
     """
     run = RunDirectory.of(plain)
@@ -227,10 +227,10 @@ def train(config: Config, plain: dict[str, Any]) -> str:
         if not mine or run.is_done:
             return "done" if run.is_done else "running"
         try:
-            parts = joining.parts(plain)
+            continues = None if run.resumes else runs.shorter(plain)
+            parts = joining.Parts({}, []) if run.resumes or continues else joining.parts(plain)
             if parts.found:
                 return train_rest(config, plain, run, parts)
-            continues = None if run.resumes else runs.shorter(plain)
             run.start(plain, continues, device)
             if config.runtime.processes > 1:
                 in_processes(config.runtime.processes, fit_part, config, plain, continues)
