@@ -72,6 +72,17 @@ def test_runs_that_have_all_seeds_are_joined_without_training(tmp_path: Path, tr
     assert list(metrics(run)["seed"]) == [1, 2, 4] * 2
 
 
+def test_a_joined_run_took_as_long_as_all_its_parts(tmp_path: Path) -> None:
+    parts = [train(tmp_path, given, "trainer.epochs=1") for given in ("seeds=[0]", "seeds=[1]")]
+    run = train(tmp_path, "seeds=[0,1]", "trainer.epochs=1")
+    seconds = sum(part.outcome["seconds"] for part in parts)
+    rows = pd.read_csv(run.path / "seeds.csv")
+    assert list(rows["seconds"]) == pytest.approx([seconds] * 2)
+    assert list(rows["steps_per_second"]) == pytest.approx(list((rows["steps"] / seconds).round(2)))
+    stored, *others = (torch.load(each.checkpoint, weights_only=True)["seconds"] for each in (run, *parts))
+    assert stored == pytest.approx(sum(others))
+
+
 def test_a_stopped_addition_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(tmp_path, "seeds=[0]")
     with monkeypatch.context() as interrupted:

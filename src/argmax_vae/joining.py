@@ -68,11 +68,15 @@ def join(run: RunDirectory, plain: Mapping[str, Any], found: Mapping[RunDirector
     run.start(dict(plain))
     origin = {**run.provenance(), "joins": [{"run": part.path.name, **part.provenance()} for part in found]}
     write_json(run.path / "provenance.json", origin)
+    outcomes = [part.outcome for part in found]
+    seconds = round(sum(outcome["seconds"] for outcome in outcomes), 3)
     for name in TABLES:
         paths = [part.path / name for part in found if (part.path / name).exists()]
         frames = [pd.read_csv(path) for path in paths]
         if frames:
             frame = in_order(pd.concat(frames, ignore_index=True), wanted)
+            if "seconds" in frame:
+                frame = frame.assign(seconds=seconds, steps_per_second=(frame["steps"] / seconds).round(2))
             write_atomic(run.path / name, partial(frame.to_csv, index=False))
     order = [seed for seeds in found.values() for seed in seeds]
     positions = torch.tensor([order.index(seed) for seed in wanted])
@@ -83,6 +87,8 @@ def join(run: RunDirectory, plain: Mapping[str, Any], found: Mapping[RunDirector
             continue
         content = joined(contents, positions)
         content["identity"] = runs.identity(plain)
+        if "seconds" in content:
+            content["seconds"] = sum(part["seconds"] for part in contents)
         if "history" in content:
             rows = [row for part in contents for row in part["history"]]
             content["history"] = sorted(rows, key=lambda row: (row["epoch"], wanted.index(row["seed"])))
@@ -90,9 +96,7 @@ def join(run: RunDirectory, plain: Mapping[str, Any], found: Mapping[RunDirector
     first = next(part for part, seeds in found.items() if wanted[0] in seeds)
     for name in filter(lambda name: (first.path / name).exists(), PICTURES):
         write_atomic(run.path / name, partial(shutil.copyfile, first.path / name))
-    outcomes = [part.outcome for part in found]
     status = "done" if any(outcome["status"] == "done" for outcome in outcomes) else "diverged"
-    seconds = round(sum(outcome["seconds"] for outcome in outcomes), 3)
     write_json(run.path / "done.json", {"status": status, "seeds": wanted, "seconds": seconds})
     return status
 
