@@ -25,6 +25,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from argmax_vae.attribute_vae import AttributeVAE
+from argmax_vae.checkpoints import load_checkpoint
 from argmax_vae.config import from_plain
 from argmax_vae.data import Dataset, Images
 from argmax_vae.errors import UsageError
@@ -33,7 +34,7 @@ from argmax_vae.pictures import class_conditional, grid
 from argmax_vae.report.statistics import mean_interval
 from argmax_vae.report.style import style
 from argmax_vae.runs import RunDirectory
-from argmax_vae.training import build, load_checkpoint
+from argmax_vae.training import build
 
 BATCH = 100
 ROWS = {"figure4": 8, "figure8": 24}

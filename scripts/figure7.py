@@ -15,13 +15,14 @@ import torch
 from PIL import Image
 
 from argmax_vae.attribute_vae import AttributeVAE
+from argmax_vae.checkpoints import load_checkpoint
 from argmax_vae.config import from_plain
 from argmax_vae.errors import UsageError
 from argmax_vae.files import require_writable, write_atomic
 from argmax_vae.mixture_vae import MixtureVAE
 from argmax_vae.pictures import class_conditional, grid
 from argmax_vae.runs import RunDirectory
-from argmax_vae.training import build, load_checkpoint
+from argmax_vae.training import build
 
 ROWS, GAP = 10, 12
 

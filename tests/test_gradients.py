@@ -245,16 +245,30 @@ def test_a_seed_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(several, alone, rtol=1e-3, atol=1e-5)
 
 
-def test_figure1_from_its_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trained where it is not yet, files of record in the results directory, and `report` makes them again."""
+def test_figure1_from_its_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Trained where it is not yet, files of record in the results directory, and `report` makes them again.
+
+    What another laboratory measures is not of record.
+    """
     overrides = [value for value in TINY if "latents" not in value and "tracker" not in value]
     asked = [*overrides, f"paths.runs={tmp_path / 'runs'}", f"paths.results={tmp_path}", "seeds=[0,1]", *SMALL, *GRID]
     monkeypatch.setattr("sys.argv", ["argmax-vae"])
+    monkeypatch.setattr(laboratory, "cells", lambda name, others: cells(name, [*SMALL, *GRID, *others]))
     assert main(["reproduce", "figure1", *asked]) == 0
     before = {path.name: path.read_text() for path in tmp_path.glob("figure1*")}
     assert set(before) == {f"figure1{end}" for end in (".csv", ".md", ".tex", ".svg", "_frontier.svg")}
     assert main(["report", "figure1", "--check", "--results", str(tmp_path)]) == 0
     assert main(["report", "figure1", "--results", str(tmp_path)]) == 0
+    assert {path.name: path.read_text() for path in tmp_path.glob("figure1*")} == before
+    capsys.readouterr()
+    assert main(["reproduce", "figure1", *asked, "laboratory.images=2"]) == 0
+    *_, told = capsys.readouterr().err.splitlines()
+    (measured,) = tmp_path.glob("runs/*/gradients.csv")
+    stays = f"{tmp_path / 'figure1.csv'} stays"
+    assert told == f"argmax-vae: laboratory is not that of figure1: {stays}, see {measured}"
+    assert set(pd.read_csv(measured)["images"]) == {2}
     assert {path.name: path.read_text() for path in tmp_path.glob("figure1*")} == before
     changed = pd.read_csv(tmp_path / "figure1.csv", keep_default_na=False)
     changed["variance"] = changed["variance"].astype(float) + 1

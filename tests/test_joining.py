@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from argmax_vae import training
+from argmax_vae.errors import UsageError
 from argmax_vae.runs import RunDirectory
-from helpers import cell, metrics, poison, raise_after, seeds, train
+from helpers import cell, metrics, poison, raise_after, same_numbers, seeds, train
 
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-4}
 """Nats of 40: products of many and of few seeds may sum in another order, which training amplifies."""
@@ -71,6 +72,17 @@ def test_runs_that_have_all_seeds_are_joined_without_training(tmp_path: Path, tr
     assert list(metrics(run)["seed"]) == [1, 2, 4] * 2
 
 
+def test_a_joined_run_took_as_long_as_all_its_parts(tmp_path: Path) -> None:
+    parts = [train(tmp_path, given, "trainer.epochs=1") for given in ("seeds=[0]", "seeds=[1]")]
+    run = train(tmp_path, "seeds=[0,1]", "trainer.epochs=1")
+    seconds = sum(part.outcome["seconds"] for part in parts)
+    rows = pd.read_csv(run.path / "seeds.csv")
+    assert list(rows["seconds"]) == pytest.approx([seconds] * 2)
+    assert list(rows["steps_per_second"]) == pytest.approx(list((rows["steps"] / seconds).round(2)))
+    stored, *others = (torch.load(each.checkpoint, weights_only=True)["seconds"] for each in (run, *parts))
+    assert stored == pytest.approx(sum(others))
+
+
 def test_a_stopped_addition_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(tmp_path, "seeds=[0]")
     with monkeypatch.context() as interrupted:
@@ -98,3 +110,62 @@ def test_an_addition_that_diverges_is_counted(tmp_path: Path, monkeypatch: pytes
     assert run.outcome["status"] == "done"
     assert list(seeds(run)["status"]) == ["done", "diverged"]
     assert not run.checkpoint.exists()
+
+
+def test_epochs_are_not_repeated_behind_an_addition_that_diverges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The part that diverged is the larger one, and stopped earlier."""
+    overrides = ("seeds=[0,1,2]", "runtime.checkpoint_every=1")
+    whole = train(tmp_path / "whole", *overrides, "trainer.epochs=3")
+    with monkeypatch.context() as poisoned:
+        poison(poisoned, [0, 1], 1)
+        train(tmp_path / "parts", *overrides[1:], "seeds=[1,2]")
+    run = train(tmp_path / "parts", *overrides)
+    assert list(seeds(run)["status"]) == ["done", "diverged", "diverged"]
+    assert not run.checkpoint.exists()
+    same_numbers(train(tmp_path / "parts", *overrides, "trainer.epochs=3"), whole)
+
+
+def test_damaged_files_of_a_finished_run_are_named_before_the_new_seeds_are_trained(
+    tmp_path: Path, trained: list[list[int]]
+) -> None:
+    part = train(tmp_path, "seeds=[0]")
+    run = RunDirectory.of(cell(tmp_path, "seeds=[0,1]").plain)
+    for path in (part.checkpoint, part.best):
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        with pytest.raises(UsageError, match=f"{path} is damaged; remove it and run the same command again"):
+            train(tmp_path, "seeds=[0,1]")
+        path.write_bytes(content)
+    assert (run.status, trained) == ("missing", [[0]])
+    table, rows = part.path / "seeds.csv", (part.path / "seeds.csv").read_bytes()
+    table.write_bytes(b"")
+    train(tmp_path, "seeds=[0,1]")
+    assert (run.status, run.reason) == ("failed", "pandas.errors.EmptyDataError: No columns to parse from file")
+    table.write_bytes(rows)
+    (part.path / "samples.png").unlink()
+    assert train(tmp_path, "seeds=[0,1]").is_done
+    assert trained == [[0], [1]]
+    assert (run.path / "reconstructions.png").exists()
+    part.best.unlink()
+    train(tmp_path, "seeds=[0,2]")
+    assert trained == [[0], [1], [0, 2]]
+
+
+def test_what_was_trained_of_all_seeds_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: list[list[int]]
+) -> None:
+    """A checkpoint of the run's own, then a shorter run, come before finished runs of some seeds."""
+    overrides = ("seeds=[0,1]", "runtime.checkpoint_every=1")
+    with monkeypatch.context() as interrupted:
+        raise_after(interrupted, 1, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, *overrides)
+    for epochs in (2, 3):
+        train(tmp_path, *overrides, "seeds=[0]", f"trainer.epochs={epochs}")
+    shorter = train(tmp_path, *overrides)
+    longer = train(tmp_path, *overrides, "trainer.epochs=3")
+    assert trained == [[0, 1], [0], [0], [0, 1], [0, 1]]
+    assert "joins" not in shorter.provenance()
+    assert longer.provenance()["continues"]["run"] == shorter.path.name

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from argmax_vae import training
+from argmax_vae import runs, training
 from argmax_vae.cli import main
 from argmax_vae.errors import UsageError
 from argmax_vae.randomness import SeedNoise
@@ -75,6 +75,30 @@ def test_a_longer_run_continues_the_longest_shorter_one(tmp_path: Path, monkeypa
     origin = longer.provenance()["continues"]
     assert (origin["run"], origin["continues"]["run"]) == (shorter.path.name, shortest.path.name)
     assert (shorter.path / "metrics.csv").read_text() == before
+
+
+def test_who_resumed_a_run_is_recorded_beside_its_first_origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shorter run that is finished in between is not what it goes on from; a longer one has the origins of all."""
+    overrides = ("seeds=[3]", "runtime.checkpoint_every=1")
+    for epoch, commit in ((1, "first"), (2, "second")):
+        with monkeypatch.context() as interrupted:
+            interrupted.setattr(runs, "commit", lambda commit=commit: (commit, commit == "second"))
+            raise_after(interrupted, epoch, KeyboardInterrupt())
+            with pytest.raises(KeyboardInterrupt):
+                train(tmp_path, *overrides, "trainer.epochs=3")
+    monkeypatch.setattr(runs, "commit", lambda: ("first", False))
+    train(tmp_path, *overrides, "trainer.epochs=1")
+    run = train(tmp_path, *overrides, "trainer.epochs=3")
+    found = run.provenance()
+    assert (found["commit"], found["dirty"], "continues" in found) == ("first", False, False)
+    assert [(each["commit"], each["dirty"]) for each in found["resumed"]] == [("second", True), ("first", False)]
+    assert found["resumed"][0]["packages"] == found["packages"]
+    assert found["resumed"][0]["device"] == runs.device_name("cpu")
+    monkeypatch.setattr(runs, "commit", lambda: ("third", False))
+    longer = train(tmp_path, *overrides, "trainer.epochs=4")
+    for each, commits in ((run, "first, second"), (longer, "third, first, second")):
+        row = runs.record(each, "figure2", "").iloc[0]
+        assert (row["commit"], row["dirty"]) == (commits, True)
 
 
 def test_a_run_without_its_checkpoint_is_not_continued(tmp_path: Path) -> None:

@@ -130,6 +130,16 @@ def test_merging_replaces_the_same_cells_and_keeps_all_others(tmp_path: Path) ->
     assert path.read_bytes() == content
 
 
+def test_every_value_of_a_search_keeps_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    for value, run in ((1, "a"), (10, "b"), (2, "a")):
+        merge_into(path, rows(value, table="figure2_search", run=run))
+    assert list(pd.read_csv(path)["test_bound"]) == [10, 11, 2, 3]
+    for run in ("a", "b"):
+        merge_into(path, rows(3, table="figure2", run=run))
+    assert list(pd.read_csv(path)["run"]) == ["b", "b", "a", "a", "b", "b"]
+
+
 def test_an_error_while_merging_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "runs.csv"
     merge_into(path, rows(1))

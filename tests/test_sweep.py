@@ -144,6 +144,38 @@ def test_reproduce_writes_rows_of_record_and_the_table(
     assert len(listed) == len(config.cells("section61", []))
 
 
+def test_rows_of_more_epochs_or_seeds_are_not_replaced(
+    capsys: pytest.CaptureFixture[str], empty_directory: Path
+) -> None:
+    paper = config.config_directory().parent / "results" / "paper"
+    (empty_directory / "results").mkdir()
+    (empty_directory / "results" / "paper").symlink_to(paper)
+    small = [word for word in TINY if not word.startswith("model.")]
+    chosen = ["reproduce", "section61", *small, "experiment=written_direct"]
+    assert main([*chosen, "model.latents=3x2,1x8", "seeds=[0,1]"]) == 0
+    record, curves = Path("results/runs.csv"), Path("results/curves.csv")
+    before = record.read_bytes(), curves.read_bytes()
+    chosen.append("model.latents=3x2")
+    shorter = [*chosen, "seeds=[0,1]", "trainer.epochs=1"]
+    for asked, counts in ((shorter, "1 epochs of 2 seeds"), ([*chosen, "seeds=[0]"], "2 epochs of 1 seeds")):
+        capsys.readouterr()
+        assert main(asked) == 0
+        out, err = capsys.readouterr()
+        (line,) = [line for line in err.splitlines() if line.startswith("argmax-vae: ")]
+        assert line == (
+            f"argmax-vae: {record}: section61 as written direct digits 3 2: 2 epochs of 2 seeds stay, not replaced by "
+            f"{counts}; to replace them, remove their rows there"
+        )
+        assert (record.read_bytes(), curves.read_bytes()) == before
+        assert "results/section61.md" in out
+    rows = pd.read_csv(record)
+    rows[rows["n"] != 3].to_csv(record, index=False)
+    assert main(shorter) == 0
+    (run,) = set(pd.read_csv(record).query("n == 3")["run"])
+    replaced = pd.read_csv(curves).query("n == 3")
+    assert (set(replaced["run"]), set(replaced["epoch"])) == ({run}, {1})
+
+
 def test_finished_cells_are_collected_from_another_directory(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], empty_directory: Path
 ) -> None:
@@ -186,6 +218,36 @@ def test_a_run_whose_process_gives_up_meanwhile_is_taken_over(monkeypatch: pytes
         monkeypatch.setattr(training, "build", build)
         assert main(["train", "-m", *overrides]) == 0
     assert (first.is_done, second.is_done) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "checked"),
+    [
+        (("optim.learning_rate=0.1,0.2",), 1),
+        (("seeds=[0],[1]",), 2),
+        (("data.binarization=threshold,dynamic",), 2),
+        (("model=linear,one_hidden",), 2),
+        (("runtime.processes=1,2",), 2),
+    ],
+)
+def test_cells_that_need_something_else_are_checked_too(
+    overrides: tuple[str, ...], checked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Config] = []
+    monkeypatch.setattr(training, "prerequisites", seen.append)
+    sweep.check_prerequisites(config.cells("train", [*TINY, *overrides]))
+    assert len(seen) == checked
+
+
+def test_a_cell_that_is_done_is_not_checked_in_place_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = found = config.cells("train", [*TINY, "optim.learning_rate=0.1,0.2"])
+    run = RunDirectory.of(first.plain)
+    run.start(first.plain)
+    (run.path / "done.json").write_text("{}")
+    seen: list[Config] = []
+    monkeypatch.setattr(training, "prerequisites", seen.append)
+    sweep.check_prerequisites(found)
+    assert seen == [second.config]
 
 
 def test_two_processes_share_a_sweep(empty_directory: Path) -> None:

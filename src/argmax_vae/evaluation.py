@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from argmax_vae.checkpoints import load_checkpoint
 from argmax_vae.config import from_plain, overridden
 from argmax_vae.errors import UsageError
 from argmax_vae.runs import RunDirectory, identity
@@ -12,7 +13,6 @@ from argmax_vae.training import (
     device_of,
     evaluation_loaders,
     lightning_trainer,
-    load_checkpoint,
     quiet_lightning,
 )
 

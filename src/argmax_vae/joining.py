@@ -5,7 +5,7 @@ Seeds do not know of each other, so a run of many is the same as its seeds train
 
 import io
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from argmax_vae import runs
+from argmax_vae.checkpoints import load_checkpoint
 from argmax_vae.files import write_atomic, write_json
 from argmax_vae.runs import RunDirectory
 
@@ -38,7 +39,8 @@ def parts(plain: Mapping[str, Any]) -> Parts:
         other = RunDirectory(marker.parent)
         stored = other.config()
         same = runs.identity({**stored, "seeds": wanted}) == runs.identity(plain)
-        if same and set(stored["seeds"]) < set(wanted) and other.checkpoint.exists():
+        whole = other.checkpoint.exists() and other.best.exists()
+        if same and whole and set(stored["seeds"]) < set(wanted):
             candidates.append((other, list(stored["seeds"])))
     found: dict[RunDirectory, list[int]] = {}
     missing = wanted
@@ -49,41 +51,59 @@ def parts(plain: Mapping[str, Any]) -> Parts:
     return Parts(found, missing)
 
 
+def check(found: Iterable[RunDirectory]) -> None:
+    """Raise UsageError when a checkpoint of these runs is damaged."""
+    for part in found:
+        for path in (part.checkpoint, part.best):
+            load_checkpoint(path)
+
+
 def join(run: RunDirectory, plain: Mapping[str, Any], found: Mapping[RunDirectory, Sequence[int]]) -> str:
     """Write the files of a run from those of runs that have all its seeds between them; returns its status.
 
-    Without a last checkpoint, which a part whose seeds all diverged may lack, a run with more epochs starts over.
+    Without a last checkpoint, which is there only if all parts have one of the same epoch, a run with more epochs
+    starts over: a part whose seeds all diverged stopped early.
     """
     wanted = list(plain["seeds"])
     run.start(dict(plain))
     origin = {**run.provenance(), "joins": [{"run": part.path.name, **part.provenance()} for part in found]}
     write_json(run.path / "provenance.json", origin)
+    outcomes = [part.outcome for part in found]
+    seconds = round(sum(outcome["seconds"] for outcome in outcomes), 3)
     for name in TABLES:
         paths = [part.path / name for part in found if (part.path / name).exists()]
         frames = [pd.read_csv(path) for path in paths]
         if frames:
             frame = in_order(pd.concat(frames, ignore_index=True), wanted)
+            if "seconds" in frame:
+                frame = frame.assign(seconds=seconds, steps_per_second=(frame["steps"] / seconds).round(2))
             write_atomic(run.path / name, partial(frame.to_csv, index=False))
     order = [seed for seeds in found.values() for seed in seeds]
     positions = torch.tensor([order.index(seed) for seed in wanted])
     for target in (run.checkpoint, run.best):
-        if not all((part.path / target.name).exists() for part in found):
+        contents = [load_checkpoint(part.path / target.name) for part in found if (part.path / target.name).exists()]
+        if len(contents) < len(found) or len({progress(content) for content in contents}) > 1:
+            target.unlink(missing_ok=True)
             continue
-        contents = [torch.load(part.path / target.name, map_location="cpu", weights_only=True) for part in found]
         content = joined(contents, positions)
         content["identity"] = runs.identity(plain)
+        if "seconds" in content:
+            content["seconds"] = sum(part["seconds"] for part in contents)
         if "history" in content:
             rows = [row for part in contents for row in part["history"]]
             content["history"] = sorted(rows, key=lambda row: (row["epoch"], wanted.index(row["seed"])))
         write_atomic(target, written(content))
     first = next(part for part, seeds in found.items() if wanted[0] in seeds)
-    for name in PICTURES:
+    for name in filter(lambda name: (first.path / name).exists(), PICTURES):
         write_atomic(run.path / name, partial(shutil.copyfile, first.path / name))
-    outcomes = [part.outcome for part in found]
     status = "done" if any(outcome["status"] == "done" for outcome in outcomes) else "diverged"
-    seconds = round(sum(outcome["seconds"] for outcome in outcomes), 3)
     write_json(run.path / "done.json", {"status": status, "seeds": wanted, "seconds": seconds})
     return status
+
+
+def progress(content: Mapping[str, Any]) -> tuple[int, int]:
+    """The epoch and the steps at which a checkpoint was saved, the same for every one of best networks."""
+    return content.get("epoch", 0), int(content.get("state_dict", {}).get("steps_done", 0))
 
 
 def in_order(frame: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:

@@ -7,6 +7,7 @@ that of the run and of what is asked: the same command goes on after the last se
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
@@ -17,6 +18,7 @@ import pandas as pd
 import torch
 
 from argmax_vae import runs
+from argmax_vae.checkpoints import load_checkpoint
 from argmax_vae.config import Config, cells, from_plain, nearest, overridden, primary_configs
 from argmax_vae.data.binarization import fixed_sample, prepare
 from argmax_vae.errors import UsageError
@@ -26,7 +28,7 @@ from argmax_vae.mixture import GaussianMixtureConfig
 from argmax_vae.report import laboratory as report
 from argmax_vae.runs import RunDirectory
 from argmax_vae.sweep import launch_cells, single
-from argmax_vae.training import build, device_of, load_checkpoint
+from argmax_vae.training import build, device_of
 
 OVERRIDABLE_SECTIONS = ("laboratory", "runtime", "paths")
 
@@ -34,10 +36,11 @@ OVERRIDABLE_SECTIONS = ("laboratory", "runtime", "paths")
 def measure_gradients(target: str, overrides: list[str]) -> int:
     """Measure on a run's directory, or on the run of a primary config, trained first if it is not; the exit code.
 
-    A config whose table is in `report.FIGURES` gets its files in the results directory, anything else in the run's.
+    A config whose table is in `report.FIGURES` gets its files in the results directory, unless its laboratory was
+    overridden; anything else in the run's.
     Raises UsageError when `target` is neither, an override is unknown, or the run's networks are damaged.
     """
-    of_record = False
+    of_record = kept = False
     if (Path(target) / "config.yaml").is_file():
         run, config = RunDirectory(Path(target)), stored_config(RunDirectory(Path(target)), overrides)
         refuse_mixture(config)
@@ -45,7 +48,8 @@ def measure_gradients(target: str, overrides: list[str]) -> int:
         found = single(cells(target, overrides))
         config, run = found[0].config, RunDirectory.of(found[0].plain)
         refuse_mixture(config)
-        of_record = config.table in report.FIGURES
+        kept = config.table in report.FIGURES and config.laboratory != cells(target, [])[0].config.laboratory
+        of_record = config.table in report.FIGURES and not kept
         code = 0 if run.is_done else launch_cells(target, overrides, found)
         if not run.is_done:
             return code
@@ -62,6 +66,9 @@ def measure_gradients(target: str, overrides: list[str]) -> int:
     else:
         write_atomic(run.path / "gradients.csv", partial(frame.to_csv, index=False))
         written = [run.path / "gradients.csv", *report.write("gradients", run.path)]
+        if kept:
+            stays = Path(config.paths.results) / f"{config.table}.csv"
+            print(f"argmax-vae: laboratory is not that of {target}: {stays} stays, see {written[0]}", file=sys.stderr)
     print(report.summary(frame))
     for path in written:
         print(path)

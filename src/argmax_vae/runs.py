@@ -133,11 +133,25 @@ class RunDirectory:
         lines = error.read_text(encoding="utf-8").strip().splitlines() if error.exists() else []
         return lines[-1] if lines else ""
 
-    def start(self, plain: Mapping[str, Any], continues: "RunDirectory | None" = None) -> None:
-        """Create the directory with configuration and provenance. Raises UsageError when it cannot be written."""
+    @property
+    def resumes(self) -> bool:
+        """Whether the run has a checkpoint of its own to go on from."""
+        return self.checkpoint.exists() or self.previous.exists()
+
+    def start(self, plain: Mapping[str, Any], continues: "RunDirectory | None" = None, device: str = "cpu") -> None:
+        """Create the directory with configuration and provenance; of a run that resumes the first origin is kept.
+
+        Raises UsageError when it cannot be written.
+        """
         write_text(self.path / "config.yaml", yaml.safe_dump(dict(plain), sort_keys=False, allow_unicode=True))
-        origin = {"continues": {"run": continues.path.name, **continues.provenance()}} if continues else {}
-        write_json(self.path / "provenance.json", {**provenance(), **origin})
+        origin = provenance()
+        if continues:
+            origin["continues"] = {"run": continues.path.name, **continues.provenance()}
+        if self.resumes and (self.path / "provenance.json").exists():
+            this = {key: origin[key] for key in ("commit", "dirty", "packages")} | {"device": device_name(device)}
+            origin = self.provenance()
+            origin["resumed"] = [*origin.get("resumed", []), this]
+        write_json(self.path / "provenance.json", origin)
         (self.path / "error.txt").unlink(missing_ok=True)
 
     def write_table(self, name: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
@@ -211,6 +225,14 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def origins(stored: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Everything that trained a part of a run, from its provenance: its first origin, then what is named in that."""
+    yield stored
+    continued = [stored["continues"]] if "continues" in stored else []
+    for other in (*stored.get("resumed", []), *continued, *stored.get("joins", [])):
+        yield from origins(other)
+
+
 def shorter(plain: Mapping[str, Any]) -> RunDirectory | None:
     """The longest finished run beside this one that differs from it only in having fewer epochs, if there is one.
 
@@ -261,11 +283,12 @@ def record(run: RunDirectory, table: str, protocol: str) -> pd.DataFrame:
     config = from_plain(plain)
     before["decoder_evaluations"] = decoder_evaluations(config.estimator, config.model.n, config.model.k)
     origin = run.provenance()
+    trained_by = list(origins(origin))
     after = {
         "torch": origin["packages"]["torch"],
         "version": origin["version"],
-        "commit": origin["commit"],
-        "dirty": origin["dirty"],
+        "commit": ", ".join(dict.fromkeys(filter(None, (each["commit"] for each in trained_by)))),
+        "dirty": any(each["dirty"] for each in trained_by),
         "config_hash": identity(plain),
     }
     return pd.concat([pd.DataFrame([before] * len(seeds)), seeds, pd.DataFrame([after] * len(seeds))], axis=1)
@@ -294,15 +317,51 @@ def curves(run: RunDirectory, table: str, protocol: str) -> pd.DataFrame:
     return frame
 
 
-CELL_COLUMNS = ["table", "protocol", "estimator", "data", "n", "k", "labels"]
+CELL_COLUMNS = ["table", "protocol", "estimator", "data", "n", "k", "labels", "run"]
+
+
+def read_record(path: Path) -> pd.DataFrame:
+    """A csv of record as the text that it is."""
+    return pd.read_csv(path, keep_default_na=False, dtype=str)
+
+
+def cells_of(rows: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
+    """The cell of every row, from these columns; in tables of searches, where any key may differ, every run."""
+    text = rows[list(columns)].astype(str)
+    if "run" in columns:
+        text["run"] = text["run"].where(text["table"].str.endswith("_search"), "")
+    return pd.Series(list(text.itertuples(index=False, name=None)), index=rows.index, dtype=object)
 
 
 def merge_into(path: Path, rows: pd.DataFrame) -> None:
     """Put rows into a csv of record in place of those of the same cells, keeping all others."""
     if path.exists():
-        others = pd.read_csv(path, keep_default_na=False, dtype=str)
+        others = read_record(path)
         columns = [name for name in CELL_COLUMNS if name in rows and name in others]
-        replaced = set(rows[columns].astype(str).itertuples(index=False, name=None))
-        kept = [cell not in replaced for cell in others[columns].itertuples(index=False, name=None)]
+        kept = ~cells_of(others, columns).isin(set(cells_of(rows, columns)))
         rows = pd.concat([others[kept], rows.astype(object)], ignore_index=True)
     write_atomic(path, lambda temporary: rows.to_csv(temporary, index=False))
+
+
+def smaller_than_recorded(path: Path, rows: pd.DataFrame, epochs: Mapping[str, int]) -> dict[tuple[str, str, str], str]:
+    """Runs, by table, protocol and name, of cells with more epochs or seeds in a csv of record: how many both have.
+
+    `epochs`: those that were asked of every run, which seeds that diverged did not reach.
+    """
+    if not path.exists():
+        return {}
+    others = read_record(path)
+    columns = [name for name in CELL_COLUMNS if name in rows and name in others]
+    recorded = dict(list(others.groupby(cells_of(others, columns))))
+    found = {}
+    for cell, group in rows.groupby(cells_of(rows, columns)):
+        if cell not in recorded:
+            continue
+        before = pd.to_numeric(recorded[cell]["epochs"]).max(), recorded[cell]["seed"].nunique()
+        now = max(epochs[name] for name in group["run"]), group["seed"].nunique()
+        if before[0] > now[0] or before[1] > now[1]:
+            counts = [f"{number:g} epochs of {seeds} seeds" for number, seeds in (before, now)]
+            label = " ".join(filter(None, cell))
+            for table, protocol, name in group[["table", "protocol", "run"]].itertuples(index=False, name=None):
+                found[table, protocol, name] = f"{label}: {counts[0]} stay, not replaced by {counts[1]}"
+    return found

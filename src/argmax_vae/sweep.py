@@ -91,18 +91,22 @@ def check_prerequisites(found: list[Cell], on_this_machine: bool = True) -> None
 
     checked = set()
     for cell in found:
+        if RunDirectory.of(cell.plain).is_done:
+            continue
         config = cell.config
         needs = (
             config.runtime.device,
+            config.runtime.processes,
             config.paths.runs,
             config.paths.data,
-            config.data.name,
+            str(config.data),
+            str(config.model),
+            str(config.supervision),
+            str(config.seeds),
             config.trainer.batch,
             config.trainer.epochs,
-            config.model.latents,
-            str(config.supervision),
         )
-        if needs not in checked and not RunDirectory.of(cell.plain).is_done:
+        if needs not in checked:
             here = config.runtime if on_this_machine else replace(config.runtime, device="cpu")
             prerequisites(replace(config, runtime=here))
         checked.add(needs)
@@ -154,11 +158,21 @@ def collect(found: list[Cell], results: Path) -> bool:
 
 
 def write_rows(finished: list[tuple[RunDirectory, Config]], results: Path) -> None:
-    """Put the rows of runs into the files of record."""
-    records = [runs.record(run, config.table, config.protocol) for run, config in finished]
-    lines = [runs.curves(run, config.table, config.protocol) for run, config in finished]
-    runs.merge_into(results / "runs.csv", pd.concat(records, ignore_index=True))
-    runs.merge_into(results / "curves.csv", pd.concat(lines, ignore_index=True))
+    """Put the rows of runs into the files of record, but not where they would replace those of more epochs or seeds."""
+    path = results / "runs.csv"
+    records = pd.concat(
+        [runs.record(run, config.table, config.protocol) for run, config in finished], ignore_index=True
+    )
+    lines = pd.concat([runs.curves(run, config.table, config.protocol) for run, config in finished], ignore_index=True)
+    epochs = {run.path.name: config.trainer.epochs for run, config in finished}
+    smaller = runs.smaller_than_recorded(path, records, epochs)
+    for reason in dict.fromkeys(smaller.values()):
+        print(f"argmax-vae: {path}: {reason}; to replace them, remove their rows there", file=sys.stderr)
+    for name, rows in (("runs.csv", records), ("curves.csv", lines)):
+        of_runs = rows[["table", "protocol", "run"]].itertuples(index=False, name=None)
+        kept = rows[[of_run not in smaller for of_run in of_runs]]
+        if len(kept):
+            runs.merge_into(results / name, kept)
 
 
 def cells_in(table: str, directory: Path) -> list[Cell]:

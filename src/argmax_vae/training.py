@@ -20,6 +20,7 @@ from pytorch_lightning.utilities.warnings import PossibleUserWarning
 
 from argmax_vae import joining, runs
 from argmax_vae.attribute_vae import AttributeVAE, check_shape
+from argmax_vae.checkpoints import load_checkpoint
 from argmax_vae.config import Config
 from argmax_vae.data.datasets import Dataset
 from argmax_vae.data.index_blocks import EvaluationBlocks, TrainingBlocks, loader
@@ -192,19 +193,6 @@ def resumable(run: RunDirectory, config_identity: str, continues: RunDirectory |
     return continues.checkpoint if continues else None
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's plain dict, loaded without executing pickles. Raises UsageError when it is missing or damaged."""
-    if not path.is_file():
-        raise UsageError(f"{path} does not exist; train the run first")
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:
-        raise UsageError(f"{path} is damaged; remove it and run the same command again") from None
-    if not isinstance(loaded, dict):
-        raise UsageError(f"{path} is no checkpoint of argmax-vae")
-    return loaded
-
-
 def prerequisites(config: Config) -> tuple[str, Dataset]:
     """Device and data set of a run. Raises UsageError when one of them, or a place for the run, cannot be had."""
     device = device_of(config.runtime.device, config.runtime.processes)
@@ -227,8 +215,8 @@ def prerequisites(config: Config) -> tuple[str, Dataset]:
 def train(config: Config, plain: dict[str, Any]) -> str:
     """Train a run to the end, or go on with it, and return its status: done, diverged, failed, or running elsewhere.
 
-    A run that is done already is left alone; one that only has more epochs than another goes on where that one ended;
-    of one that only has more seeds, the new ones are trained.
+    A run that is done already is left alone, and one with a checkpoint goes on from there. Else one that only has more
+    epochs than another goes on where that one ended; else, of one that only has more seeds, the new ones are trained.
     An exception is kept in `error.txt`, except for UsageError and interruption, which go to the caller.
     """
     run = RunDirectory.of(plain)
@@ -238,12 +226,12 @@ def train(config: Config, plain: dict[str, Any]) -> str:
     with claimed(run.claim, CLAIM_SECONDS) as mine:
         if not mine or run.is_done:
             return "done" if run.is_done else "running"
-        parts = joining.parts(plain)
-        if parts.found:
-            return train_rest(config, plain, run, parts)
-        continues = runs.shorter(plain)
-        run.start(plain, continues)
         try:
+            continues = None if run.resumes else runs.shorter(plain)
+            parts = joining.Parts({}, []) if run.resumes or continues else joining.parts(plain)
+            if parts.found:
+                return train_rest(config, plain, run, parts)
+            run.start(plain, continues, device)
             if config.runtime.processes > 1:
                 in_processes(config.runtime.processes, fit_part, config, plain, continues)
                 return str(run.outcome["status"])
@@ -256,7 +244,11 @@ def train(config: Config, plain: dict[str, Any]) -> str:
 
 
 def train_rest(config: Config, plain: dict[str, Any], run: RunDirectory, parts: joining.Parts) -> str:
-    """Train the seeds that no finished run has, as a run of their own, and join all; returns the status."""
+    """Train the seeds that no finished run has, as a run of their own, and join all; returns the status.
+
+    Raises UsageError, before anything is trained, when a checkpoint of those that are finished is damaged.
+    """
+    joining.check(parts.found)
     found = dict(parts.found)
     if parts.missing:
         rest = {**plain, "seeds": parts.missing}

@@ -195,6 +195,12 @@ def test_hashes_and_versions_stay_text(results: Path) -> None:
     pd.testing.assert_frame_equal(table, build("figure2", pd.DataFrame(example()), PAPER), check_dtype=False)
 
 
+def test_every_commit_of_a_row_is_named() -> None:
+    rows = cell(20, 2, "direct", [126.0, 127.0], commit="12e45678901234, 0123456789ab", dirty=True)
+    (row,) = build("figure2", pd.DataFrame(rows), PAPER).query("seeds > 0").to_dict("records")
+    assert row["commit"] == "12e4567890, 0123456789 with uncommitted changes"
+
+
 def test_markdown_says_what_the_numbers_are() -> None:
     text = render("figure2", build("figure2", pd.DataFrame(example()), PAPER), "md")
     lines = [line for line in text.splitlines() if line.startswith("|")]

@@ -64,7 +64,7 @@ def _select(table: Table, runs: pd.DataFrame) -> pd.DataFrame:
     if rows[["n", "k", "seed"]].isna().to_numpy().any():
         raise UsageError(f"runs.csv: a row of table={table.name} lacks n, k or seed")
     changed = np.where(rows["dirty"].str.lower().isin(["true", "1"]), " with uncommitted changes", "")
-    rows["commit"] = rows["commit"].str[:10] + changed
+    rows["commit"] = rows["commit"].str.replace(r"(\w{10})\w+", r"\1", regex=True) + changed
     return rows.sort_values([*_CELL, "seed"])
 
 

@@ -1,0 +1,21 @@
+"""Checkpoints as they are read: plain dicts of tensors and values, nothing in them is executed."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from argmax_vae.errors import UsageError
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's plain dict, loaded without executing pickles. Raises UsageError when it is missing or damaged."""
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist; train the run first")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:
+        raise UsageError(f"{path} is damaged; remove it and run the same command again") from None
+    if not isinstance(loaded, dict):
+        raise UsageError(f"{path} is no checkpoint of argmax-vae")
+    return loaded
