@@ -190,6 +190,17 @@ def test_finished_cells_are_collected_from_another_directory(
     assert not Path("nowhere").exists()
 
 
+def test_rows_of_no_table_are_not_collected(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], empty_directory: Path
+) -> None:
+    overrides = [*TINY, "paths.runs=elsewhere"]
+    assert main(["train", *overrides]) == 0
+    monkeypatch.setattr(sweep, "cells", lambda table, others: config.cells("train", overrides))
+    assert main(["runs", "--collect", "train", "--runs", "elsewhere", "--results", "gathered"]) == 2
+    assert "config train names no table" in capsys.readouterr().err
+    assert not Path("gathered").exists()
+
+
 def test_a_run_that_another_process_trains_is_left_to_it(capsys: pytest.CaptureFixture[str]) -> None:
     overrides = (*TINY, "seeds=[0],[1]")
     first, second = runs_of(overrides)

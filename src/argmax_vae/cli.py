@@ -287,14 +287,11 @@ def runs_verb(given: argparse.Namespace) -> int:
     from argmax_vae.runs import scan
 
     for run in scan(given.runs):
-        if given.failed and run.status != "failed":
+        status = run.status
+        if given.failed and status != "failed":
             continue
-        reason = (
-            (run.path / "error.txt").read_text(encoding="utf-8").strip().splitlines()[-1]
-            if run.status == "failed"
-            else ""
-        )
-        print(f"{run.status:12} {run.path.name} {reason}".rstrip())
+        reason = run.reason if status == "failed" else ""
+        print(f"{status:12} {run.path.name} {reason}".rstrip())
     return DONE
 
 

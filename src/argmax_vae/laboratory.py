@@ -22,7 +22,7 @@ from argmax_vae.checkpoints import load_checkpoint
 from argmax_vae.config import Config, cells, from_plain, nearest, overridden, primary_configs
 from argmax_vae.data.binarization import fixed_sample, prepare
 from argmax_vae.errors import UsageError
-from argmax_vae.files import write_atomic
+from argmax_vae.files import claimed, write_atomic
 from argmax_vae.gradients import Laboratory, LaboratoryConfig, Setting
 from argmax_vae.mixture import GaussianMixtureConfig
 from argmax_vae.report import laboratory as report
@@ -113,13 +113,14 @@ def measured(run: RunDirectory, config: Config) -> pd.DataFrame:
     asked = json.dumps([identity, device, asdict(config.laboratory)], sort_keys=True)
     kept = run.path / f"gradients-{hashlib.sha256(asked.encode()).hexdigest()[:10]}.csv"
     origin = {"device": runs.device_name(device), "torch": torch.__version__, **commit_columns()}
-    frames = [report.load(kept)] if kept.exists() else []
-    done = set() if not frames else {key(row) for row in frames[0].to_dict("records")}
-    for rows in bench.run(lambda setting: setting_key(setting) in done):
-        frames.append(pd.DataFrame(rows).assign(**origin))
-        frame = pd.concat(frames, ignore_index=True)
-        write_atomic(kept, partial(frame.to_csv, index=False))
-    return report.load(kept)
+    with claimed(kept.with_suffix(".lock"), -1):
+        frames = [report.load(kept)] if kept.exists() else []
+        done = set() if not frames else {key(row) for row in frames[0].to_dict("records")}
+        for rows in bench.run(lambda setting: setting_key(setting) in done):
+            frames.append(pd.DataFrame(rows).assign(**origin))
+            frame = pd.concat(frames, ignore_index=True)
+            write_atomic(kept, partial(frame.to_csv, index=False))
+        return report.load(kept)
 
 
 def commit_columns() -> dict[str, Any]:

@@ -129,8 +129,10 @@ class RunDirectory:
     @property
     def reason(self) -> str:
         """The last line of the traceback of a run that failed, else nothing."""
-        error = self.path / "error.txt"
-        lines = error.read_text(encoding="utf-8").strip().splitlines() if error.exists() else []
+        try:
+            lines = (self.path / "error.txt").read_text(encoding="utf-8").strip().splitlines()
+        except FileNotFoundError:
+            return ""
         return lines[-1] if lines else ""
 
     @property

@@ -1,7 +1,7 @@
 """From the command line to runs: checks all cells first, lets an engine train them, then writes the table."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -123,11 +123,16 @@ def describe(cell: Cell) -> str:
     return f"{run.status:12} {config.protocol:12} {what}  {budget}  {run.path.name}"
 
 
+def require_table(name: str, found: list[Cell]) -> None:
+    """Raise UsageError when cells of a config belong to no table."""
+    if not all(cell.config.table for cell in found):
+        raise UsageError(f"config {name} names no table; use `argmax-vae train --config-name {name}`")
+
+
 def reproduce(table: str, overrides: list[str], dry_run: bool) -> int:
     """Train the cells of a table that are not done, write its rows of record and the table; returns the exit code."""
     found = cells(table, overrides)
-    if not all(cell.config.table for cell in found):
-        raise UsageError(f"config {table} names no table; use `argmax-vae train --config-name {table}`")
+    require_table(table, found)
     for cell in found:
         print(describe(cell), flush=True)
     if dry_run:
@@ -135,25 +140,29 @@ def reproduce(table: str, overrides: list[str], dry_run: bool) -> int:
     results = Path(found[0].config.paths.results)
     require_writable(results)
     code = launch_cells(table, overrides, found)
-    if collect(found, results):
-        for name in sorted({cell.config.table for cell in found}):
-            written = tables.write(name, results) if name in tables.TABLES else []
-            written += semi_supervised.write(name, results) if name in semi_supervised.FIGURES else []
-            for path in written:
-                print(path)
-            tracker = found[0].config.tracker
-            if written and tracker.name == "wandb":
-                publish_table(tracker, name, Path(found[0].config.paths.runs), written)
+    with claimed(results / ".lock", -1):
+        written = write_tables({cell.config.table for cell in found}, results) if collect(found, results) else {}
+    tracker = found[0].config.tracker
+    for name, paths in written.items():
+        for path in paths:
+            print(path)
+        if tracker.name == "wandb":
+            publish_table(tracker, name, Path(found[0].config.paths.runs), paths)
     return code
 
 
+def write_tables(names: Collection[str], results: Path) -> dict[str, list[Path]]:
+    """Regenerate those of these tables that have a form of their own; returns the files of each."""
+    written = {name: tables.write(name, results) for name in sorted(names) if name in tables.TABLES}
+    return written | {name: semi_supervised.write(name, results) for name in names if name in semi_supervised.FIGURES}
+
+
 def collect(found: list[Cell], results: Path) -> bool:
-    """Put the finished cells' rows into `runs.csv` and `curves.csv`; False when none is finished."""
+    """Put the finished cells' rows into `runs.csv` and `curves.csv`, whose lock the caller holds; False without any."""
     finished = [(RunDirectory.of(cell.plain), cell.config) for cell in found if RunDirectory.of(cell.plain).is_done]
     if not finished:
         return False
-    with claimed(results / ".lock", -1):
-        write_rows(finished, results)
+    write_rows(finished, results)
     return True
 
 
@@ -191,9 +200,12 @@ def missing(table: str, directory: Path) -> list[str]:
 def collect_finished(table: str, directory: Path, results: Path) -> list[str]:
     """Put the finished cells of a table into the files of record; returns a line for each.
 
-    Raises UsageError when none is finished.
+    Raises UsageError when none is finished, or the config is of no table.
     """
     found = [cell for cell in cells_in(table, directory) if RunDirectory.of(cell.plain).is_done]
-    if not collect(found, results):
+    require_table(table, found)
+    with claimed(results / ".lock", -1):
+        collected = collect(found, results)
+    if not collected:
         raise UsageError(f"no cell of {table} is finished in {directory}; train it: argmax-vae reproduce {table}")
     return [describe(cell) for cell in found]

@@ -86,6 +86,15 @@ def test_caption_says_where_the_choices_of_other_settings_come_from(results: Pat
     assert "were chosen, on MNIST with 20 Gaussian latents, by validation accuracy with 100 labels" in elsewhere
 
 
+def test_each_origin_is_named_once(results: Path) -> None:
+    changed = example()
+    changed.loc[:2, "commit"] = "0123456789ab, ba9876543210"
+    changed.to_csv(results / "runs.csv", index=False)
+    frame = build("figure3", *load("figure3", results))
+    assert frame["commit"][0] == "0123456789ab, ba9876543210"
+    assert render("figure3", frame, "md").count("0123456789ab") == 1
+
+
 def test_written_files_are_up_to_date_until_the_record_changes(results: Path) -> None:
     assert {path.suffix for path in write("figure3", results)} == {".svg", ".md", ".tex", ".csv"}
     assert check("figure3", results) == []

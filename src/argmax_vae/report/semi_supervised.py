@@ -106,7 +106,7 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
             row[f"{metric}_paper"] = published.get((row["data"], row["labels"], row["estimator"], metric), math.nan)
         row |= {"seeds": len(done), "diverged": int((cell["status"] == "diverged").sum())}
         row["epochs"] = done["epochs"].mean()
-        row |= {column: ", ".join(sorted(set(cell[column].dropna().astype(str).str[:40]))) for column in ORIGIN}
+        row |= {column: ", ".join(distinct(cell[column])) for column in ORIGIN}
         rows.append(row)
     compare(rows, values)
     frame = pd.DataFrame(rows)
@@ -114,6 +114,11 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
         frame.index, key=lambda i: (rows[i]["data"], rows[i]["labels"], rows[i]["protocol"], rank(rows[i]["estimator"]))
     )
     return frame.loc[order].reset_index(drop=True)
+
+
+def distinct(values: pd.Series) -> list[str]:
+    """What is named in any of these texts, of which each may name several, and each name at most forty characters."""
+    return sorted({name[:40] for text in values.dropna().astype(str) for name in text.split(", ")})
 
 
 def compare(rows: list[dict[str, Any]], values: list[dict[str, pd.Series]]) -> None:
@@ -179,7 +184,7 @@ def caption(name: str, frame: pd.DataFrame) -> str:
     """One paragraph that says what the numbers are, how choices were made, and where the runs come from."""
     searched = "" if name == SEARCHED else f", on {SEARCHED_ON},"
     compared = frame[frame.columns.intersection([f"{metric}_behind_p" for metric in COMPARED])].notna().to_numpy().sum()
-    origin = "; ".join(f"{column} {', '.join(sorted(set(frame[column])))}" for column in ORIGIN)
+    origin = "; ".join(f"{column} {', '.join(distinct(frame[column]))}" for column in ORIGIN)
     return (
         "Test accuracy of one Gumbel-perturbed arg max (as published) and of the arg max of the logits, and test bound "
         "(negative ELBO, lower is better), of the networks with the best validation accuracy. ± is the half width of "
