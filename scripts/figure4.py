@@ -175,11 +175,11 @@ def title(path: Path) -> str:
 def draw(grids: list[tuple[str, np.ndarray]], attributes: list[str]) -> Figure:
     """One panel for each run, titles and grids, with the attributes that are set below the columns."""
     combinations = [
-        ", ".join(name for name, there in zip(attributes, row, strict=True) if there) or "none of them"
+        "\n".join(name for name, there in zip(attributes, row, strict=True) if there) or "none"
         for row in itertools.product((False, True), repeat=len(attributes))
     ]
     width = 0.45 * len(combinations)
-    height = width * grids[0][1].shape[0] / grids[0][1].shape[1] + 1.6
+    height = width * grids[0][1].shape[0] / grids[0][1].shape[1] + 1.0
     figure = Figure(figsize=(width * len(grids), height), layout="constrained", dpi=150)
     panels = figure.subplots(1, len(grids), squeeze=False)[0]
     for axes, (above, picture) in zip(panels, grids, strict=True):

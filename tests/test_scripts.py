@@ -89,7 +89,7 @@ def test_columns_of_figure4_name_the_attributes_that_are_set() -> None:
 
     figure = figure4.draw([("direct", np.zeros((4, 8, 3)))], ["Smiling", "Male"])
     labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
-    assert labels == ["none of them", "Male", "Smiling", "Smiling, Male"]
+    assert labels == ["none", "Male", "Smiling", "Smiling\nMale"]
 
 
 class Colours(nn.Module):

@@ -23,10 +23,10 @@ from argmax_vae.report.budgets import at_equal_evaluations
 from argmax_vae.report.statistics import holm, mean_interval, paired_t_p_value, sign_flip_p_value
 from argmax_vae.report.style import escape, rank, style
 
-__all__ = ["FORMATS", "MISSING", "TABLES", "build", "caption", "cells", "check", "render", "rendered", "write"]
+__all__ = ["BEST", "FORMATS", "MISSING", "TABLES", "build", "caption", "cells", "check", "render", "rendered", "write"]
 
 FORMATS = ("md", "tex", "csv")
-MISSING = "–"
+MISSING, BEST = "–", "best"
 LEVEL, MARK = 0.05, "†"
 """Below which corrected p-value a difference is marked, and how."""
 
@@ -224,10 +224,16 @@ def cells(table: Table, frame: pd.DataFrame) -> list[dict[str, str]]:
         return f"**{text}**" if row[f"{prefix}best"] else text
 
     def behind(row: dict[Hashable, Any], prefix: str = "") -> dict[str, str]:
+        group = ["n", "k", "protocol", "budget" if prefix else "epochs"]
+        others = frame[frame[f"{prefix}behind"].notna()]
+        if others.empty:
+            return {}
         width = row[f"{prefix}behind_half_width"]
         text = show(row[f"{prefix}behind"], "+z.2f") + ("" if pd.isna(width) else f" ± {width:.2f}")
         text += MARK if row[f"{prefix}behind_p"] < LEVEL else ""
-        return {f"{prefix.rstrip('_')} behind the best".strip(): text} if frame[f"{prefix}behind"].notna().any() else {}
+        if text == MISSING and row["seeds"] and (others[group] == [row[column] for column in group]).all(axis=1).any():
+            text = BEST
+        return {f"{prefix.rstrip('_')} behind the best".strip(): text}
 
     def published(row: dict[Hashable, Any]) -> dict[str, str]:
         both = {"paper": show(row["paper"]), "difference": show(row["difference"], "+z.2f")}
@@ -281,6 +287,7 @@ def caption(name: str, table: pd.DataFrame) -> str:
         f"epochs, with the interval of that difference; {MARK} where its paired t test has p < {LEVEL:g} after Holm's "
         f"correction for all comparisons of the table, {compared} in number (which does not count that the "
         "best was chosen by the same numbers), bold where that is so for all others; "
+        f"{BEST}: that row; {MISSING} there: no other row to compare with; "
         if table["behind"].notna().any()
         else ""
     )
