@@ -286,7 +286,10 @@ def runs_verb(given: argparse.Namespace) -> int:
         return DONE
     from argmax_vae.runs import scan
 
-    for run in scan(given.runs):
+    found = scan(given.runs)
+    if not found:
+        print(f"argmax-vae: no runs in {given.runs}", file=sys.stderr)
+    for run in found:
         status = run.status
         if given.failed and status != "failed":
             continue
@@ -358,6 +361,10 @@ def compare_verb(given: argparse.Namespace) -> int:
 
 
 def bench_verb(given: argparse.Namespace) -> int:
+    from argmax_vae.files import require_writable
+
+    if given.output:
+        require_writable(given.output.parent)
     if given.overhead:
         from argmax_vae.overhead import run_overhead
 
@@ -365,6 +372,8 @@ def bench_verb(given: argparse.Namespace) -> int:
         return DONE
     from argmax_vae.bench import run_bench
 
+    if min(given.seeds) < 1 or not given.seconds > 0:
+        raise UsageError(f"bench: --seeds {given.seeds} must be at least 1, --seconds {given.seconds} more than 0")
     run_bench(given.latents, given.seeds, given.seconds, given.output, estimators=given.estimators, model=given.model)
     return DONE
 

@@ -386,9 +386,13 @@ def explain(error: Exception, overrides: tuple[str, ...]) -> str:
             options = groups().get(group) or [line for line in lines[1:] if " " not in line]
             return f"{override}: no such option{nearest(value, options)}; there are {', '.join(options)}"
         if first == f"Error merging override {override}" and error.__cause__ is not None:
-            return f"{override}: {str(error.__cause__).strip().splitlines()[0]}"
+            reason = str(error.__cause__).strip().splitlines()[0]
+            return f"{override}: {'must be a list, such as [0,1]' if 'is not a ListConfig' in reason else reason}"
     details = {line.split(":", 1)[0]: line.split(":", 1)[1].strip() for line in lines if ": " in line}
     key = details.get("full_key", "")
+    if "Interpolation key 'chosen." in first:
+        latents = first.split("'chosen.", 1)[1].split("'", 1)[0]
+        return f"{key}: none was chosen for model.latents={latents}; give {key}=VALUE"
     return f"{key}: {first}" if key and key not in first else first
 
 
@@ -398,4 +402,6 @@ def unknown_key(key: str) -> str:
         return f"key {key!r} belongs to another option of {key.split('.', 1)[0]}, choose that first"
     section = key.rpartition(".")[0]
     siblings = [known for known in all_keys() if section and known.startswith(f"{section}.")]
-    return f"unknown key {key!r}{nearest(key, siblings or all_keys())}"
+    close = nearest(key, siblings or all_keys())
+    sections = sorted({known.split(".", 1)[0] for known in all_keys()})
+    return f"unknown key {key!r}{close}" if close else f"unknown key {key!r}; there are {', '.join(sections)}"

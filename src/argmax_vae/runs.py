@@ -174,7 +174,10 @@ class RunDirectory:
         path = self.path / "config.yaml"
         if not path.is_file():
             raise UsageError(f"{self.path} is no run: it has no config.yaml; `argmax-vae runs` lists the runs")
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        try:
+            plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError):
+            plain = None
         if not isinstance(plain, dict):
             raise UsageError(f"{path} is damaged; remove the directory and train again")
         return plain

@@ -18,7 +18,7 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from argmax_vae import runs
 from argmax_vae.config import Cell, cells, check_syntax
 from argmax_vae.errors import UsageError
-from argmax_vae.files import claimed, write_atomic
+from argmax_vae.files import claimed, require_writable, write_atomic
 from argmax_vae.runs import RunDirectory
 
 METRICS: dict[str, Literal["minimize", "maximize"]] = {
@@ -62,6 +62,14 @@ def distribution(override: Override) -> Any:
     raise UsageError(f"{override.input_line}: no space to search; allowed are {SPACES}")
 
 
+def check_space(config_name: str, fixed: list[str], space: Mapping[str, Any]) -> None:
+    """Raise UsageError when a configuration at the lower or upper ends of a space is wrong, before any trial."""
+    for end in ("low", "high"):
+        ends = [f"{key}={getattr(values, end)}" for key, values in space.items() if hasattr(values, end)]
+        first = [f"{key}={values.choices[0]}" for key, values in space.items() if not hasattr(values, end)]
+        cells(config_name, [*fixed, *ends, *first])
+
+
 def search(
     config_name: str, overrides: list[str], name: str, trials: int, metric: str, seed: int, results: Path
 ) -> pd.DataFrame:
@@ -79,6 +87,8 @@ def search(
         raise UsageError(f"--trials {trials} must be at least 1")
     fixed, spaces = split(overrides)
     space = {key: distribution(override) for key, override in spaces.items()}
+    check_space(config_name, fixed, space)
+    require_writable(results)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction=METRICS[metric], sampler=optuna.samplers.TPESampler(seed=seed))
     rows = []
@@ -107,6 +117,7 @@ def search(
 
 
 def described(chosen: Mapping[str, str]) -> str:
+    """The chosen values of a trial in one line."""
     return " ".join(f"{key}={value}" for key, value in chosen.items())
 
 

@@ -14,6 +14,7 @@ from argmax_vae.config import Cell, Config, cells, config_directory
 from argmax_vae.errors import UsageError
 from argmax_vae.files import claimed, require_writable
 from argmax_vae.report import semi_supervised, tables
+from argmax_vae.report.statistics import mean_interval
 from argmax_vae.runs import RunDirectory
 from argmax_vae.tracking import publish_table
 
@@ -53,7 +54,29 @@ def launch(config_name: str, overrides: list[str], multirun: bool) -> int:
     found = cells(config_name, overrides)
     if not multirun:
         single(found)
-    return launch_cells(config_name, overrides, found)
+    code = launch_cells(config_name, overrides, found)
+    for cell in found:
+        if RunDirectory.of(cell.plain).is_done:
+            print(summary(RunDirectory.of(cell.plain)))
+    return code
+
+
+def summary(run: RunDirectory) -> str:
+    """A line for a finished run: its directory, and its mean test bound (nats) and accuracy with 95 % intervals."""
+    seeds = pd.read_csv(run.path / "seeds.csv")
+    done = seeds[seeds["status"] == "done"]
+    if done.empty:
+        return f"{run.path}: no seed finished, {len(seeds)} diverged"
+    parts = []
+    for column, name, factor, unit in (
+        ("test_bound", "test bound", 1, "nats"),
+        ("test_accuracy", "test accuracy", 100, "%"),
+    ):
+        if column in done and done[column].notna().all():
+            interval = mean_interval(factor * done[column])
+            width = f" ± {interval.half_width:.2f}" if len(done) > 1 else ""
+            parts.append(f"{name} {interval.mean:.2f}{width} {unit}")
+    return f"{run.path}: {', '.join(parts)} ({len(done)} of {len(seeds)} seeds, {done['epochs'].iloc[0]:g} epochs)"
 
 
 def launch_cells(config_name: str, overrides: list[str], found: list[Cell]) -> int:
@@ -118,7 +141,9 @@ def describe(cell: Cell) -> str:
     schedule = config.estimator.describe_schedule()
     what = f"{config.model.latents:6} {config.estimator.name:15} KL {config.objective.kl:9} {schedule}"
     run = RunDirectory.of(cell.plain)
-    labels = f"{config.supervision.labels} labels, " if config.supervision.labels else ""
+    weight = config.supervision.labelled_weight
+    labels = f"{config.supervision.labels} labels" + (f" of weight {weight:g}, " if weight != 1 else ", ")
+    labels = labels if config.supervision.labels else ""
     budget = f"{labels}{len(config.seeds)} seeds, {config.trainer.epochs} epochs"
     return f"{run.status:12} {config.protocol:12} {what}  {budget}  {run.path.name}"
 
