@@ -49,9 +49,10 @@ bench: install  ## measure steps per second into results/speed.csv
 	$(BIN)/argmax-vae bench --estimators direct --output results/speed.csv
 
 report: install  ## write every table and figure from the files of record
-	$(BIN)/argmax-vae report figure1
-	$(BIN)/argmax-vae report figure2
-	$(BIN)/argmax-vae report section61
+	for table in figure1 figure1_20x2 figure2 figure3 figure6 section61 estimators; do \
+		$(BIN)/argmax-vae report $$table || exit; \
+	done
+	$(BIN)/python scripts/update_readme.py
 
 clean:  ## remove what the targets made, except runs/ and results/
 	rm -rf $(VENV) demo build dist .pytest_cache .ruff_cache .mypy_cache

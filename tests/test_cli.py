@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.error import URLError
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -38,6 +39,7 @@ BAD_OVERRIDES = [
     ("estimatr=direct", ["unknown key 'estimatr'", "'estimator'"]),
     ("+trainer.epoch=3", ["unknown key 'trainer.epoch'", "'trainer.epochs'"]),
     ("+novelty=3", ["unknown key 'novelty'"]),
+    ("xyz=3", ["unknown key 'xyz'", "there are data, estimator"]),
     ("~seeds", ["'seeds' cannot be removed"]),
     ("estimator.temperature.value=1", ["'estimator.temperature.value'", "another option"]),
     ("trainer.epochs=many", ["trainer.epochs=many", "Integer"]),
@@ -73,7 +75,7 @@ BAD_OVERRIDES = [
     ("seeds=[]", ["seeds=[]", "at least one"]),
     ("seeds=[1,1]", ["seeds=[1, 1]", "without repetitions"]),
     ("seeds=[-1]", ["seeds=[-1]", "from 0"]),
-    ("seeds=3", ["seeds=3"]),
+    ("seeds=3", ["seeds=3", "must be a list, such as [0,1]"]),
     ("runtime.device=gpu", ["runtime.device=gpu", "cpu"]),
     ("foo", ["'foo' is no override", "key=value"]),
     ("=3", ["'=3' has no key", "key=value"]),
@@ -227,6 +229,48 @@ def test_an_absent_device_is_one_line(
     assert list(empty_directory.iterdir()) == []
 
 
+def test_a_size_for_which_nothing_was_chosen_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "train", *TINY, "experiment=written_direct", "model.latents=7x2")
+    assert line.startswith("argmax-vae: estimator.epsilon.value: none was chosen for model.latents=7x2; give ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--seeds", "0"], "--seeds [0] must be at least 1"),
+        (["--seconds", "-1"], "--seconds -1.0 more than 0"),
+        (["--output", "file/speed.csv"], "cannot write to file"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(
+    arguments: list[str], part: str, capsys: pytest.CaptureFixture[str], empty_directory: Path
+) -> None:
+    (empty_directory / "file").touch()
+    assert part in refused(capsys, "bench", *arguments)
+
+
+def test_a_damaged_configuration_is_one_line(capsys: pytest.CaptureFixture[str], empty_directory: Path) -> None:
+    run = RunDirectory(empty_directory / "runs" / "broken")
+    run.path.mkdir(parents=True)
+    (run.path / "config.yaml").write_text("{")
+    line = refused(capsys, "compare", str(run.path), str(run.path))
+    assert "broken/config.yaml is damaged; remove the directory and train again" in line
+
+
+def test_training_ends_with_what_was_reached_and_says_so_again(
+    capsys: pytest.CaptureFixture[str], empty_directory: Path
+) -> None:
+    lines = []
+    for _ in range(2):
+        assert main(["train", *TINY, "seeds=[0,1]"]) == 0
+        lines.append(capsys.readouterr().out)
+    (path,) = (empty_directory / "runs").iterdir()
+    mean = pd.read_csv(path / "seeds.csv")["test_bound"].mean()
+    assert lines[0] == lines[1]
+    assert lines[0].startswith(f"runs/{path.name}: test bound {mean:.2f} ± ")
+    assert lines[0].endswith(" nats (2 of 2 seeds, 2 epochs)\n")
+
+
 def test_what_is_no_run_cannot_be_evaluated(capsys: pytest.CaptureFixture[str], empty_directory: Path) -> None:
     assert "nowhere" in refused(capsys, "evaluate", "nowhere")
     assert list(empty_directory.iterdir()) == []
@@ -292,7 +336,8 @@ def test_runs_lists_states_and_reasons(empty_directory: Path, capsys: pytest.Cap
     assert main(["runs", "--failed"]) == 0
     assert capsys.readouterr().out.splitlines() == lines[1:2]
     assert main(["runs", "--runs", "elsewhere"]) == 0
-    assert capsys.readouterr().out == ""
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "argmax-vae: no runs in elsewhere\n")
 
 
 def test_missing_lists_the_cells_of_a_table_that_are_not_done(capsys: pytest.CaptureFixture[str]) -> None:

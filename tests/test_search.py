@@ -92,6 +92,7 @@ def test_spaces(override: str, expected: dict[str, Any]) -> None:
         ([*SMALL, "--metric", "test_bound"], "--metric test_bound: unknown; allowed: validation_bound"),
         ([*SMALL, "--trials", "0"], "--trials 0 must be at least 1"),
         (["estimator.epsilon.value=interval(1,0.1)"], "estimator.epsilon.value=interval(1,0.1): "),
+        (["data=digits", "estimator.epsilon.value=interval(-1,1)"], "value=-1.0 must be greater than 0"),
         (["estimator.epsilon.valu=interval(0.1,1)"], "unknown key 'estimator.epsilon.valu'"),
         (["data=digit", "estimator.epsilon.value=interval(0.1,1)"], "data=digit: no such option"),
         ([*SMALL, "--metric", "validation_accuracy", "--trials", "1"], "--metric validation_accuracy: "),
@@ -103,6 +104,15 @@ def test_what_is_refused_in_one_line(arguments: list[str], message: str, capsys:
     assert len(lines) == 1
     assert message in lines[0]
     assert not Path("results").exists()
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_first_trial(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    assert main(["search", "train", *SMALL, "--results", "file"]) == 2
+    assert "cannot write to file" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_without_optuna_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
