@@ -264,7 +264,7 @@ def test_training_ends_with_what_was_reached_and_says_so_again(
     for _ in range(2):
         assert main(["train", *TINY, "seeds=[0,1]"]) == 0
         lines.append(capsys.readouterr().out)
-    (path,) = (empty_directory / "runs").iterdir()
+    (path,) = (found.parent for found in (empty_directory / "runs").glob("*/seeds.csv"))
     mean = pd.read_csv(path / "seeds.csv")["test_bound"].mean()
     assert lines[0] == lines[1]
     assert lines[0].startswith(f"runs/{path.name}: test bound {mean:.2f} ± ")
