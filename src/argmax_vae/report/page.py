@@ -33,8 +33,8 @@ USE = (
 PICTURES = {
     "figure7": (
         "Figure 7: class-conditional images",
-        "A component in each column, the same Gaussian code in each row; the unsupervised run of the table on the "
-        "left, the semi-supervised one on the right.",
+        "A component in each column, the same Gaussian code in each row; an unsupervised run on the left, a "
+        "semi-supervised one on the right.",
         "python scripts/figure7.py RUN_UNSUPERVISED RUN_SEMI_SUPERVISED",
     ),
     "figure4": (
