@@ -11,17 +11,12 @@ from argmax_vae.processes import Part
 from argmax_vae.randomness import SeedNoise
 from helpers import cell, metrics, train
 
-OVERRIDES = (
-    "model=mixture",
-    "model.latents=1x10",
-    "estimator=reinforce",
-    "estimator.baseline=moving_average",
-    "supervision=joint",
-    "supervision.labels=100",
-    "supervision.loss=cross_entropy",
-    "data.binarization=dynamic",
-    "seeds=[3,4]",
-)
+COMMON = ("estimator=reinforce", "data.binarization=dynamic", "seeds=[3,4]")
+LABELS = ("model=mixture", "supervision=joint", "supervision.labels=100", "supervision.loss=cross_entropy")
+CHOICES = {
+    "moving average": (*COMMON, "estimator.baseline=moving_average"),
+    "labels": (*COMMON, *LABELS, "model.latents=1x10"),
+}
 
 
 def test_parts_make_the_whole() -> None:
@@ -50,8 +45,9 @@ def test_alone_nothing_is_averaged_or_gathered() -> None:
     assert torch.equal(Part().gather(values), torch.arange(3.0))
 
 
-def test_two_processes_equal_one(tmp_path: Path) -> None:
-    alone, shared = train(tmp_path / "alone", *OVERRIDES), train(tmp_path / "shared", *OVERRIDES, "runtime.processes=2")
+@pytest.mark.parametrize("choices", CHOICES.values(), ids=CHOICES)
+def test_two_processes_equal_one(choices: tuple[str, ...], tmp_path: Path) -> None:
+    alone, shared = train(tmp_path / "alone", *choices), train(tmp_path / "shared", *choices, "runtime.processes=2")
     assert alone.path.name == shared.path.name
     pd.testing.assert_frame_equal(metrics(alone), metrics(shared), rtol=1e-4)
     first, second = (torch.load(run.best, weights_only=True)["networks"] for run in (alone, shared))
@@ -66,7 +62,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     [
         (("runtime.processes=3",), "runtime.processes=3 must be a divisor of trainer.batch=200"),
         (
-            (*OVERRIDES, "supervision.labelled_batch=25", "runtime.processes=2"),
+            (*CHOICES["labels"], "supervision.labelled_batch=25", "runtime.processes=2"),
             "runtime.processes=2 must be a divisor of supervision.labelled_batch=25",
         ),
         (

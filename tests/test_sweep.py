@@ -181,6 +181,7 @@ def test_finished_cells_are_collected_from_another_directory(
 ) -> None:
     overrides = [*TINY, "table=tiny", "seeds=[0],[1]", "paths.runs=elsewhere"]
     assert main(["train", *[word.replace("[0],[1]", "[0]") for word in overrides]]) == 0
+    capsys.readouterr()
     monkeypatch.setattr(sweep, "cells", lambda table, others: config.cells("train", overrides))
     assert main(["runs", "--collect", "tiny", "--runs", "elsewhere", "--results", "gathered"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1

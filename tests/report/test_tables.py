@@ -205,7 +205,7 @@ def test_markdown_says_what_the_numbers_are() -> None:
     text = render("figure2", build("figure2", pd.DataFrame(example()), PAPER), "md")
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
-    assert "**126.00 ± 12.71** | 126.37 | −0.37 | – | 2 | 1 | 1 | 400 | 23.50 | 9.50 |" in lines[3]
+    assert "**126.00 ± 12.71** | 126.37 | −0.37 | best | 2 | 1 | 1 | 400 | 23.50 | 9.50 |" in lines[3]
     assert "| no | ε 1.0·exp(-1e-5 t) \\| floor 0.1 |" in lines[3]
     assert "| 99.00 | – | – | – | 1 |" in lines[2]
     for words in (
