@@ -195,7 +195,7 @@ def test_committed_curves_are_means_of_their_column(committed: str) -> None:
         means = rows[rows["estimator"] == labels[series["label"]]].groupby("epoch")["test_bound"].mean()
         assert series["epochs"] == means.index.tolist()
         assert series["mean"] == pytest.approx(means.tolist(), abs=6e-5)
-    accuracies = curves[(curves["table"] == "figure3") & (curves["labels"] == 600) & (curves["estimator"] == "direct")]
+    accuracies = curves.query("table == 'figure3' and labels == 600 and estimator == 'direct' and protocol == 'joint'")
     expected = (100 * accuracies.groupby("epoch")["test_accuracy"].mean()).tolist()
     shown = [series["mean"] for chart in Page(committed).charts for series in chart["series"]]
     assert any(mean == pytest.approx(expected, abs=6e-5) for mean in shown)
