@@ -26,6 +26,7 @@ COMPANIONS = {
     ("objective", "concrete"): ["estimator=gumbel_softmax"],
     ("supervision", "joint"): ["model=mixture"],
     ("supervision", "sequential"): ["model=mixture"],
+    ("supervision", "sequential_joint"): ["model=mixture"],
     **{("experiment", f"released_{name}"): ["model.latents=20x2"] for name in ("rebar", "relax")},
     **{("experiment", f"written_{name}"): ["model.latents=20x2"] for name in ESTIMATORS if name != "exact"},
 }

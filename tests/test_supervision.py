@@ -36,6 +36,13 @@ MIXTURE = (
 )
 JOINT = ("supervision=joint", "supervision.labels=50", "supervision.labelled_batch=40")
 SEQUENTIAL = ("supervision=sequential", "supervision.labels=50", "supervision.labelled_visits=12")
+SEQUENTIAL_JOINT = (
+    *("supervision=sequential_joint", "supervision.labels=50"),
+    *("supervision.labelled_batch=50", "supervision.labelled_visits=12"),
+)
+TRAININGS = pytest.mark.parametrize(
+    "overrides", [JOINT, SEQUENTIAL, SEQUENTIAL_JOINT, ()], ids=["joint", "sequential", "sequential_joint", "none"]
+)
 
 
 def tiny(generator: torch.Generator, rows: int = 1) -> tuple[Tensor, TabularLoss, Tensor]:
@@ -161,12 +168,12 @@ def test_labelled_images_of_a_step_are_drawn_evenly() -> None:
     assert torch.equal(drawn, torch.stack([labels, 10 * labels], -1).to(torch.uint8))
 
 
-@pytest.mark.parametrize("overrides", [JOINT, SEQUENTIAL, ()], ids=["joint", "sequential", "none"])
+@TRAININGS
 @pytest.mark.parametrize("stop", [1, 3])
 def test_interrupted_and_resumed_equals_uninterrupted(
     stop: int, overrides: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sequential run is stopped once within its labelled phase and once behind it."""
+    """A run with two phases is stopped once within its first and once behind it."""
     chosen = (*MIXTURE, *overrides, "trainer.epochs=4", "runtime.checkpoint_every=1")
     whole = train(tmp_path / "whole", *chosen)
     with monkeypatch.context() as interrupted:
@@ -254,6 +261,9 @@ def test_phases_see_the_images_they_name(tmp_path: Path) -> None:
     module = training.build(chosen.config, dataset)
     assert isinstance(module, MixtureVAE)
     assert [module.phase_of(epoch) for epoch in range(4)] == ["labelled", "labelled", "unlabelled", "unlabelled"]
+    then_joint = training.build(cell(tmp_path, *MIXTURE, *SEQUENTIAL_JOINT).config, dataset)
+    assert isinstance(then_joint, MixtureVAE)
+    assert [then_joint.phase_of(epoch) for epoch in range(4)] == ["labelled", "labelled", "both", "both"]
     joint = training.build(cell(tmp_path, *MIXTURE, *JOINT).config, dataset)
     assert isinstance(joint, MixtureVAE)
     joint.prepare_steps(joint.configure_optimizers())
@@ -266,6 +276,18 @@ def test_phases_see_the_images_they_name(tmp_path: Path) -> None:
         twins = ((dataset.train.pixels >= 128).float() == image).all(-1)
         assert dataset.train.labels is not None
         assert int(label.argmax()) in dataset.train.labels[twins].tolist()
+
+
+def test_sequential_joint_begins_as_sequential_does_and_then_sees_both(tmp_path: Path) -> None:
+    """The losses of the labelled phase, at its ε, are those of sequential training; ε is the schedule's behind it."""
+    chosen = (*MIXTURE, "estimator=direct", "supervision.labelled_value=0.5", "trainer.epochs=3")
+    sequential = metrics(train(tmp_path / "sequential", *chosen, *SEQUENTIAL, "supervision.labelled_batch=50"))
+    then_joint = metrics(train(tmp_path / "then_joint", *chosen, *SEQUENTIAL_JOINT))
+    same = [name for name in sequential if name != "epsilon"]
+    pd.testing.assert_frame_equal(sequential[same][:2], then_joint[same][:2])
+    assert not sequential[same][2:].equals(then_joint[same][2:])
+    assert then_joint["epsilon"].tolist()[:2] == [0.5, 0.5]
+    assert then_joint["epsilon"].tolist()[2] != 0.5
 
 
 @pytest.mark.parametrize(
@@ -328,9 +350,9 @@ def test_evaluate_and_gradients_of_a_run(tmp_path: Path) -> None:
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("overrides", [JOINT, SEQUENTIAL, ()], ids=["joint", "sequential", "none"])
+@TRAININGS
 def test_a_captured_graph_equals_step_by_step(overrides: tuple[str, ...], tmp_path: Path) -> None:
-    """A sequential run captures a second graph when its phase changes. 1e-3 nats of 45 at the end."""
+    """A run with two phases captures a second graph when its phase changes. 1e-3 nats of 45 at the end."""
     chosen = (*MIXTURE, *overrides, "trainer.epochs=3", "runtime.device=cuda", "seeds=[0,1]")
     captured, eager = (
         train(tmp_path / graph, *chosen, f"runtime.graph={graph}", "runtime.compile=false")
@@ -357,8 +379,8 @@ def bad(*overrides: str) -> str:
     ("overrides", "problem"),
     [
         (("supervision=joint", "supervision.labels=55"), "supervision.labels=55 must be divisible by the 10 classes"),
-        (("supervision=joint", "supervision.labels=0"), "labels need supervision=joint or sequential"),
-        (("supervision=none", "supervision.labels=10"), "labels need supervision=joint or sequential"),
+        (("supervision=joint", "supervision.labels=0"), "labels need supervision=joint, sequential or"),
+        (("supervision=none", "supervision.labels=10"), "labels need supervision=joint, sequential or"),
         (("supervision=joint", "supervision.loss=hinge"), "supervision.loss=hinge must be one of"),
         (("supervision=joint", "supervision.weight=0"), "supervision.weight=0.0 must be greater than 0"),
         (("supervision=joint", "estimator=exact"), "supervision.loss=label needs estimator=direct"),

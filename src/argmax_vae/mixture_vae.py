@@ -25,6 +25,7 @@ from argmax_vae.reconstruction import CodeLoss
 from argmax_vae.schedules import Constant, Schedule
 from argmax_vae.steps import Noise
 from argmax_vae.supervision import (
+    BOTH_IN_A_STEP,
     Leading,
     SupervisionConfig,
     cross_entropy,
@@ -60,7 +61,8 @@ class MixtureVAE(DiscreteVAE):
         self.counts: dict[str, list[Tensor]] = {}
         self.phase = "unlabelled"
         self.labelled_epochs = supervision.labelled_epochs(len(dataset.train.pixels) // self.trainer_config.batch)
-        self.configs = {"unlabelled": self.estimator.config, "labelled": labelled_config(self.estimator, supervision)}
+        self.later_config = self.estimator.config
+        self.labelled_config = labelled_config(self.estimator, supervision)
         pixels, classes = labelled_images(dataset, supervision, model.k, seeds)
         self.register_buffer("labelled_pixels", pixels, persistent=False)
         self.register_buffer("labelled_classes", classes, persistent=False)
@@ -89,9 +91,9 @@ class MixtureVAE(DiscreteVAE):
 
     def phase_of(self, epoch: int) -> str:
         """Which images the steps of an epoch see: labelled, unlabelled or both."""
-        if self.supervision.training == "joint":
-            return "both"
-        return "labelled" if epoch < self.labelled_epochs else "unlabelled"
+        if epoch < self.labelled_epochs:
+            return "labelled"
+        return "both" if self.supervision.training in BOTH_IN_A_STEP else "unlabelled"
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
@@ -102,7 +104,7 @@ class MixtureVAE(DiscreteVAE):
         phase = self.phase_of(self.current_epoch)
         if phase != self.phase:
             self.phase = phase
-            self.estimator.config = self.configs.get(phase, self.estimator.config)
+            self.estimator.config = self.labelled_config if phase == "labelled" else self.later_config
             self.prepare_steps(self.optimizer)
             super().on_train_epoch_start()
 

@@ -14,7 +14,10 @@ from argmax_vae.estimators.base import Estimate
 from argmax_vae.randomness import generator_for
 from argmax_vae.reconstruction import CodeLoss
 
-TRAININGS = ("none", "sequential", "joint")
+TRAININGS = ("none", "sequential", "joint", "sequential_joint")
+LABELS_FIRST = ("sequential", "sequential_joint")
+BOTH_IN_A_STEP = ("joint", "sequential_joint")
+WITH_LABELS = "joint, sequential or sequential_joint"
 LOSSES = ("label", "augmented", "cross_entropy", "relaxed_cross_entropy")
 SOURCES = ("train", "train_and_validation")
 SELECTIONS = ("bound", "accuracy")
@@ -27,16 +30,17 @@ class SupervisionConfig:
     """How labels take part in training.
 
     `training`: none; `sequential`, the labelled images alone until each was seen `labelled_visits` times on average
-    (drawn with replacement, rounded up to whole epochs) and none of them afterwards, as the paper's code does; or
-    `joint`, `labelled_batch` labelled images in every step beside the others (Equation 11).
+    (drawn with replacement, rounded up to whole epochs) and none of them afterwards, as the paper's code does;
+    `joint`, `labelled_batch` labelled images in every step beside the others (Equation 11); or `sequential_joint`,
+    the first phase of sequential and then joint.
     `labels`: how many images have a label, the same number for every class, drawn per seed from `source`.
     `loss`: what a label y adds for its image.
         `label`: the perturbed arg max of direct optimization is the label itself (section 6.1), as if ℓ were infinite;
         `augmented`: θ(z) + `weight`·[z ≠ y], by any estimator;
         `cross_entropy`: −`weight`·log q(y), by any estimator;
         `relaxed_cross_entropy`: that of the relaxed sample in place of q, for Gumbel-Softmax, as in the paper's code.
-    `labelled_weight`: weight of the labelled images' mean objective beside that of the others. When training is joint
-    that is ℓ alone, since Equation 11 has θ and KL once for every image, labelled or not (a folded KL stays).
+    `labelled_weight`: weight of the labelled images' mean objective beside that of the others. Beside others
+    in a step that is ℓ alone, since Equation 11 has θ and KL once for every image, labelled or not (a folded KL stays).
     `labelled_value`: ε or τ while labelled images are seen alone; 0 for that of the estimator's schedule.
     `binarize`: whether labelled images are made binary like the rest; the paper's code does not.
     `select`: whether the networks kept are those of the best validation `bound` or `accuracy`.
@@ -73,7 +77,7 @@ class SupervisionConfig:
         if (self.labels > 0) != (self.training != "none"):
             raise UsageError(
                 f"supervision.labels={self.labels} does not fit supervision.training={self.training}: "
-                "labels need supervision=joint or sequential, and these need labels"
+                f"labels need supervision={WITH_LABELS}, and these need labels"
             )
 
     @property
@@ -83,7 +87,7 @@ class SupervisionConfig:
 
     def labelled_epochs(self, steps_per_epoch: int) -> int:
         """Epochs in which the labelled images are seen alone."""
-        if self.training != "sequential":
+        if self.training not in LABELS_FIRST:
             return 0
         return math.ceil(self.labelled_visits * self.labels / self.batch / steps_per_epoch)
 
@@ -91,7 +95,7 @@ class SupervisionConfig:
         """Raise UsageError when these choices do not fit the estimator or the model."""
         if self.training == "none":
             if self.select == "accuracy":
-                raise UsageError("supervision.select=accuracy needs labels: supervision=joint or sequential")
+                raise UsageError(f"supervision.select=accuracy needs labels: supervision={WITH_LABELS}")
             return
         if not mixture:
             raise UsageError(
@@ -107,10 +111,10 @@ class SupervisionConfig:
             )
         if self.loss == "relaxed_cross_entropy" and estimator.name != "gumbel_softmax":
             raise UsageError("supervision.loss=relaxed_cross_entropy needs estimator=gumbel_softmax; use cross_entropy")
-        if self.training == "joint" and getattr(estimator, "baseline", "") == "moving_average":
+        if self.training in BOTH_IN_A_STEP and getattr(estimator, "baseline", "") == "moving_average":
             raise UsageError(
-                "estimator.baseline=moving_average does not fit supervision=joint, where labelled images have other "
-                "losses than the rest; use leave_one_out or none"
+                f"estimator.baseline=moving_average does not fit supervision={self.training}, where labelled images "
+                "have other losses than the rest; use leave_one_out or none"
             )
 
 
