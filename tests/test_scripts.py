@@ -67,6 +67,7 @@ def test_figure4_scores_every_seed_and_attribute(
     ]
     assert frame["generated_with_attribute"].between(0, 1).all()
     assert (frame["classifier_on_real"] > 0.9).all()
+    assert (frame["more_frequent_value"] == 0.5).all(), "every combination equally often"
     final = pd.read_csv(celeba_run.path / "seeds.csv")
     assert frame["test_accuracy"].tolist() == [
         final[f"test_accuracy_{name}"][seed] for seed in (0, 1) for name in ATTRIBUTES
@@ -82,6 +83,13 @@ def test_figure4_scores_every_seed_and_attribute(
     assert rows == 2, "runs of another configuration are averaged"
     with Image.open(tmp_path / "out" / "figure4.png") as two:
         assert two.size == (2 * alone[0], alone[1])
+
+
+def test_knowing_nothing_gets_the_more_frequent_value_right() -> None:
+    import figure4
+
+    split = Images(torch.zeros(4, 1, dtype=torch.uint8), torch.tensor([0b000, 0b001, 0b001, 0b011]))
+    assert figure4.most_frequent(split, 3) == [1.0, 0.75, 0.75]
 
 
 def test_columns_of_figure4_name_the_attributes_that_are_set() -> None:

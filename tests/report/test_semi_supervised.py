@@ -82,8 +82,11 @@ def test_rendered_table_and_its_commands(results: Path) -> None:
 def test_caption_says_where_the_choices_of_other_settings_come_from(results: Path) -> None:
     frame = build("figure3", *load("figure3", results))
     here, elsewhere = (" ".join(render(name, frame, "md").split()) for name in ("figure3", "figure3_2019"))
-    assert "weight of the labels were chosen by validation accuracy with 100 labels" in here
-    assert "were chosen, on MNIST with 20 Gaussian latents, by validation accuracy with 100 labels" in elsewhere
+    assert "weight of the labels were chosen in joint training by validation accuracy with 100 labels" in here
+    assert (
+        "were chosen in joint training on MNIST with 20 Gaussian latents by validation accuracy with 100 labels"
+        in elsewhere
+    )
 
 
 def test_each_origin_is_named_once(results: Path) -> None:

@@ -188,7 +188,7 @@ def cells(frame: pd.DataFrame) -> list[dict[str, str]]:
 
 def caption(name: str, frame: pd.DataFrame) -> str:
     """One paragraph that says what the numbers are, how choices were made, and where the runs come from."""
-    searched = "" if name == SEARCHED else f", on {SEARCHED_ON},"
+    searched = "" if name == SEARCHED else f" on {SEARCHED_ON}"
     compared = frame[frame.columns.intersection([f"{metric}_behind_p" for metric in COMPARED])].notna().to_numpy().sum()
     origin = "; ".join(f"{column} {', '.join(distinct(frame[column]))}" for column in ORIGIN)
     return (
@@ -199,11 +199,11 @@ def caption(name: str, frame: pd.DataFrame) -> str:
         "other), "
         f"{MARK} where its paired t test has p < {LEVEL:g} after Holm's correction for all comparisons of the table, "
         f"{compared} in number (which does not count that the best was chosen by the same numbers). "
-        f"In joint training ε, τ and the weight of the labels were chosen{searched} by validation accuracy with 100 "
-        "labels, each from nine pairs by 10 epochs of one other seed (rows figure3_search of runs.csv); "
-        f"{CHOSEN}. Labelled images are drawn with replacement. Epochs include those in which they are seen alone, as "
-        "released, from which no networks are kept; there, validation images may "
-        f"have been among the labelled ones. {MISSING}: not published. Origin: {origin}."
+        f"But for as released, ε, τ and the weight of the labels were chosen in joint training{searched} by validation "
+        "accuracy with 100 labels, each from nine pairs by 10 epochs of one other seed (rows figure3_search of runs.csv); "
+        f"{CHOSEN}. Labelled images are drawn with replacement. Epochs include those in which they are seen alone, from "
+        "which no networks are kept. As released, validation images may have been among the labelled ones. "
+        f"{MISSING}: not published. Origin: {origin}."
     )
 
 
