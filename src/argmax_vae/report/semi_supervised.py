@@ -199,10 +199,11 @@ def caption(name: str, frame: pd.DataFrame) -> str:
         "other), "
         f"{MARK} where its paired t test has p < {LEVEL:g} after Holm's correction for all comparisons of the table, "
         f"{compared} in number (which does not count that the best was chosen by the same numbers). "
-        f"But for as released, ε, τ and the weight of the labels were chosen in joint training{searched} by validation "
-        "accuracy with 100 labels, each from nine pairs by 10 epochs of one other seed (rows figure3_search of runs.csv); "
-        f"{CHOSEN}. Labelled images are drawn with replacement. Epochs include those in which they are seen alone, from "
-        "which no networks are kept. As released, validation images may have been among the labelled ones. "
+        f"But for as released, ε, τ and the weight of the labels were chosen in joint training{searched} by "
+        "validation accuracy with 100 labels, each from nine pairs by 10 epochs of one other seed (rows "
+        f"figure3_search of runs.csv); {CHOSEN}. Labelled images are drawn with replacement. Epochs include those in "
+        "which they are seen alone, from which no networks are kept. As released, validation images may have been "
+        "among the labelled ones. "
         f"{MISSING}: not published. Origin: {origin}."
     )
 
