@@ -248,6 +248,23 @@ def test_jointly_no_divergence_reaches_labelled_images(kl: str, tmp_path: Path) 
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
+def test_labelled_images_that_are_seen_alone_have_no_weight(tmp_path: Path) -> None:
+    """A weight there would only scale Adam's second moments, and so the steps of the phase behind."""
+    slopes = []
+    for weight in (1, 1000):
+        chosen = cell(tmp_path, *MIXTURE, *SEQUENTIAL_JOINT, f"supervision.labelled_weight={weight}")
+        module = training.build(chosen.config, load_dataset("digits", Path()))
+        module.prepare_steps(module.configure_optimizers())
+        module.on_train_epoch_start()
+        assert isinstance(module, MixtureVAE)
+        assert module.phase == "labelled"
+        noise = module.draw()
+        total = module.terms(module.inputs(torch.arange(200).unsqueeze(0), noise), noise, module.steps_done)[0]
+        slopes.append(torch.autograd.grad(total, list(module.networks.discrete.parameters())))
+    for one, other in zip(*slopes, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_phases_see_the_images_they_name(tmp_path: Path) -> None:
     dataset = load_dataset("digits", Path())
     chosen = cell(

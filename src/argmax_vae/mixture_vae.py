@@ -26,6 +26,7 @@ from argmax_vae.schedules import Constant, Schedule
 from argmax_vae.steps import Noise
 from argmax_vae.supervision import (
     BOTH_IN_A_STEP,
+    CROSS_ENTROPIES,
     Leading,
     SupervisionConfig,
     cross_entropy,
@@ -174,10 +175,10 @@ class MixtureVAE(DiscreteVAE):
         if self.phase != "unlabelled":
             extra = cross_entropy(self.supervision, terms.estimate, logits, labels)
         if self.phase == "labelled":
-            total = self.supervision.labelled_weight * (total + extra.mean(-1).sum())
+            total = total + extra.mean(-1).sum()
         if self.phase == "both":
-            behind = (terms.estimate.objective + extra)[:, first:]
-            total = total + self.supervision.labelled_weight * behind.mean(-1).sum()
+            behind = extra if self.supervision.loss in CROSS_ENTROPIES else terms.estimate.objective
+            total = total + self.supervision.labelled_weight * behind[:, first:].mean(-1).sum()
         return total, bound.mean(-1), terms.estimate.loss, terms.estimate.metrics
 
     def with_theta(self, batch: int) -> int:

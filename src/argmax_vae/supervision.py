@@ -19,6 +19,7 @@ LABELS_FIRST = ("sequential", "sequential_joint")
 BOTH_IN_A_STEP = ("joint", "sequential_joint")
 WITH_LABELS = "joint, sequential or sequential_joint"
 LOSSES = ("label", "augmented", "cross_entropy", "relaxed_cross_entropy")
+CROSS_ENTROPIES = ("cross_entropy", "relaxed_cross_entropy")
 SOURCES = ("train", "train_and_validation")
 SELECTIONS = ("bound", "accuracy")
 CERTAIN = 1e9
@@ -39,8 +40,9 @@ class SupervisionConfig:
         `augmented`: θ(z) + `weight`·[z ≠ y], by any estimator;
         `cross_entropy`: −`weight`·log q(y), by any estimator;
         `relaxed_cross_entropy`: that of the relaxed sample in place of q, for Gumbel-Softmax, as in the paper's code.
-    `labelled_weight`: weight of the labelled images' mean objective beside that of the others. Beside others
-    in a step that is ℓ alone, since Equation 11 has θ and KL once for every image, labelled or not (a folded KL stays).
+    `labelled_weight`: weight of the labelled images' mean loss ℓ beside the others' objective in a step: ℓ alone,
+    since Equation 11 has θ and KL once for every image, labelled or not (a folded KL stays with `label` and
+    `augmented`, whose estimate it is a part of). Without effect where labelled images are seen alone.
     `labelled_value`: ε or τ while labelled images are seen alone; 0 for that of the estimator's schedule.
     `binarize`: whether labelled images are made binary like the rest; the paper's code does not.
     `select`: whether the networks kept are those of the best validation `bound` or `accuracy`.
