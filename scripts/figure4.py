@@ -33,7 +33,7 @@ from argmax_vae.files import require_writable, write_atomic, write_text
 from argmax_vae.pictures import class_conditional, grid
 from argmax_vae.report.statistics import mean_interval
 from argmax_vae.report.style import style
-from argmax_vae.runs import RunDirectory
+from argmax_vae.runs import RunDirectory, origins
 from argmax_vae.training import build
 
 BATCH = 100
@@ -93,8 +93,8 @@ def most_frequent(split: Images, attributes: int) -> list[float]:
     """The share of images that have the more frequent value of each attribute: what knowing nothing would get right."""
     assert split.labels is not None
     shares = bits(split.labels, attributes).mean(0)
-    found: list[float] = torch.maximum(shares, 1 - shares).tolist()
-    return found
+    larger: list[float] = torch.maximum(shares, 1 - shares).tolist()
+    return larger
 
 
 def scores(path: Path, network: nn.Module, module: AttributeVAE, real: list[float], codes: int) -> list[dict]:
@@ -124,7 +124,9 @@ def scores(path: Path, network: nn.Module, module: AttributeVAE, real: list[floa
                     "test_bound": final["test_bound"],
                     "images_per_second": final["steps_per_second"] * plain["trainer"]["batch"] * len(module.seeds),
                     "device": final["device"],
-                    "commit": run.provenance()["commit"],
+                    "commit": ", ".join(
+                        dict.fromkeys(filter(None, (each["commit"] for each in origins(run.provenance()))))
+                    ),
                 }
             )
     return rows

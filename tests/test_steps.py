@@ -46,6 +46,29 @@ def test_what_cannot_be_compiled_runs_eagerly_after_a_warning(monkeypatch: pytes
     assert len(tried) == 1
 
 
+def test_new_shapes_that_cannot_be_compiled_run_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+
+    def only_one_shape(function: Any, **options: Any) -> Any:
+        def run(value: Tensor) -> Any:
+            compiled.append(value.shape)
+            if len(set(compiled)) > 1:
+                raise RuntimeError("no working C++ compiler")
+            return function(value)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", only_one_shape)
+    double = CompiledOrEager(lambda value: value * 2)
+    assert double(torch.ones(1)).tolist() == [2]
+    double.expect_new_shapes()
+    with pytest.warns(UserWarning, match="the step runs eagerly"):
+        assert double(torch.ones(2)).tolist() == [2, 2]
+    double.expect_new_shapes()
+    assert double(torch.ones(3)).tolist() == [2, 2, 2]
+    assert len(compiled) == 2
+
+
 def test_an_error_of_the_step_itself_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(value: Tensor) -> Tensor:
         raise RuntimeError("shapes do not match")

@@ -411,6 +411,17 @@ def bad(*overrides: str) -> str:
             "estimator.baseline=moving_average does not fit supervision=joint",
         ),
         (("supervision=joint", "supervision.labels=-10"), "supervision.labels=-10 must be at least 0"),
+        (
+            ("supervision=joint", "supervision.labels=50", "supervision.labelled_value=0.5"),
+            "not estimator=direct and joint",
+        ),
+        (
+            (
+                *("supervision=sequential", "supervision.labels=50", "supervision.loss=cross_entropy"),
+                *("estimator=exact", "supervision.labelled_value=0.5"),
+            ),
+            "labelled_value=0.5 needs an estimator with ε or τ and supervision=sequential or sequential_joint",
+        ),
         (("supervision=joint", "model=linear", "~model.gaussian"), "key"),
         (("model.latents=2x10",), "model.latents=2x10 must be 1 x k for a mixture"),
         (("model.dropout=1",), "model.dropout=1.0 must be at least 0 and less than 1"),

@@ -13,6 +13,7 @@ from argmax_vae.estimators import EstimatorConfig
 from argmax_vae.estimators.base import Estimate
 from argmax_vae.randomness import generator_for
 from argmax_vae.reconstruction import CodeLoss
+from argmax_vae.schedules import Schedule
 
 TRAININGS = ("none", "sequential", "joint", "sequential_joint")
 LABELS_FIRST = ("sequential", "sequential_joint")
@@ -113,6 +114,12 @@ class SupervisionConfig:
             )
         if self.loss == "relaxed_cross_entropy" and estimator.name != "gumbel_softmax":
             raise UsageError("supervision.loss=relaxed_cross_entropy needs estimator=gumbel_softmax; use cross_entropy")
+        schedules = [value for value in vars(estimator).values() if isinstance(value, Schedule)]
+        if self.labelled_value and not (schedules and self.training in LABELS_FIRST):
+            raise UsageError(
+                f"supervision.labelled_value={self.labelled_value} needs an estimator with ε or τ and "
+                f"supervision={' or '.join(LABELS_FIRST)}, not estimator={estimator.name} and {self.training}"
+            )
         if self.training in BOTH_IN_A_STEP and getattr(estimator, "baseline", "") == "moving_average":
             raise UsageError(
                 f"estimator.baseline=moving_average does not fit supervision={self.training}, where labelled images "

@@ -89,6 +89,18 @@ def test_caption_says_where_the_choices_of_other_settings_come_from(results: Pat
     )
 
 
+def test_trainings_are_not_compared_with_each_other_and_captions_say_what_belongs_to_them(results: Path) -> None:
+    found = rows("direct", 50, [0.95, 0.96, 0.97], 100.0) + rows("gumbel_softmax", 50, [0.90, 0.92, 0.94], 99.0)
+    other = rows("direct", 50, [0.99] * 3, 90.0, "sequential, as released")
+    frames = [build("figure3", pd.DataFrame(runs), load("figure3", results)[1]) for runs in (found, found + other)]
+    alone, beside = (frame.set_index(["protocol", "estimator"]) for frame in frames)
+    pair = [("joint", "direct"), ("joint", "gumbel_softmax")]
+    pd.testing.assert_frame_equal(alone.loc[pair], beside.loc[pair])
+    captions = [render("figure3", frame, "md") for frame in frames]
+    assert ["as released" in caption for caption in captions] == [False, True]
+    assert ["ε of direct is 0.05" in caption for caption in captions] == [False, True]
+
+
 def test_each_origin_is_named_once(results: Path) -> None:
     changed = example()
     changed.loc[:2, "commit"] = "0123456789ab, ba9876543210"

@@ -37,10 +37,16 @@ METRICS = {
 }
 COMPARED = ("accuracy_percent", "test_bound")
 """The metrics by which rows are compared with the best one."""
+COMPARABLE = ("data", "labels", "protocol", "epochs")
+"""What rows have in common that are compared."""
 
 ORIGIN = ["device", "torch", "commit"]
 COLUMNS = [*CELL, "kl", "schedule", "table", "seed", "status", "epochs", "dirty", *METRICS.values(), *ORIGIN]
 MISSING = "–"
+RELEASED = (
+    "As released, validation images may have been among the labelled ones, and ε of direct is 0.05 while they are seen "
+    "alone. "
+)
 SEARCHED, SEARCHED_ON = "figure3", "MNIST with 20 Gaussian latents"
 CHOSEN = (
     "Gumbel-Softmax's best pair (τ = 0.3, weight 1) lies at the edge of its grid, direct's (ε = 0.1, weight 3) inside"
@@ -71,9 +77,10 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
 
     For each of METRICS (accuracies in percent, bounds in nats): the mean over the seeds that are done, ``_half_width``
     of its 95 % interval, and as ``_paper`` the published value, which the accuracy of the arg max has none of. For each
-    of COMPARED, but for the best row with as many labels and epochs: ``_behind``, how much worse than the best it is on
-    paired seeds, with ``_behind_half_width``, ``_behind_p`` of the paired t test after Holm's correction for all
-    comparisons of the table, and ``_behind_p_sign_flip`` without correction. Then seeds, epochs and origin.
+    of COMPARED, but for the best row of the same training with as many labels and epochs: ``_behind``, how much worse
+    than the best it is on paired seeds, with ``_behind_half_width``, ``_behind_p`` of the paired t test after Holm's
+    correction for all comparisons of the table, and ``_behind_p_sign_flip`` without correction. Then seeds, epochs and
+    origin.
 
     Raises:
         UsageError: a cell repeats a seed or mixes numbers of epochs, or a run has no place in the table.
@@ -122,14 +129,14 @@ def distinct(values: pd.Series) -> list[str]:
 
 
 def compare(rows: list[dict[str, Any]], values: list[dict[str, pd.Series]]) -> None:
-    """Tell each row how much worse than the best it is, on paired seeds, among rows with as many labels and epochs.
+    """Tell each row how much worse than the best it is, on paired seeds, among those of COMPARABLE to it.
 
     All comparisons together, by each of COMPARED, are the family that the p-values are corrected for.
     """
     groups: dict[tuple, list[int]] = {}
     for index, row in enumerate(rows):
         if row["seeds"]:
-            groups.setdefault((row["data"], row["labels"], row["epochs"]), []).append(index)
+            groups.setdefault(tuple(row[column] for column in COMPARABLE), []).append(index)
     differences: dict[tuple[str, int], pd.Series] = {}
     for metric in COMPARED:
         sign = -1 if "percent" in metric else 1
@@ -157,7 +164,7 @@ def cells(frame: pd.DataFrame) -> list[dict[str, str]]:
 
     def behind(row: dict, name: str) -> str:
         text = show(row, name, True)
-        group = frame[(frame[["data", "labels", "epochs"]] == [row["data"], row["labels"], row["epochs"]]).all(axis=1)]
+        group = frame[(frame[list(COMPARABLE)] == [row[column] for column in COMPARABLE]).all(axis=1)]
         compared = row["seeds"] and name in group and group[name].notna().any()
         return BEST if text == MISSING and compared else text
 
@@ -191,20 +198,21 @@ def caption(name: str, frame: pd.DataFrame) -> str:
     searched = "" if name == SEARCHED else f" on {SEARCHED_ON}"
     compared = frame[frame.columns.intersection([f"{metric}_behind_p" for metric in COMPARED])].notna().to_numpy().sum()
     origin = "; ".join(f"{column} {', '.join(distinct(frame[column]))}" for column in ORIGIN)
+    as_released = frame["protocol"].str.contains("released").any()
+    other = "Other than as released, " if as_released else ""
+    released = RELEASED if as_released else ""
     return (
         "Test accuracy of one Gumbel-perturbed arg max (as published) and of the arg max of the logits, and test bound "
-        "(negative ELBO, lower is better), of the networks with the best validation accuracy. ± is the half width of "
-        "the 95 % Student-t interval over seeds, each with its own draw of labelled images; behind the best: mean "
-        f"difference on paired seeds to the best row with as many labels and epochs ({BEST}: that row; {MISSING}: no "
-        "other), "
+        "(negative ELBO, lower is better), of the networks with the best validation accuracy of the arg max. ± is the "
+        "half width of the 95 % Student-t interval over seeds, each with its own draw of labelled images; behind the "
+        f"best: mean difference on paired seeds to the best row of the same training with as many labels and epochs "
+        f"({BEST}: that row; {MISSING}: no other), "
         f"{MARK} where its paired t test has p < {LEVEL:g} after Holm's correction for all comparisons of the table, "
         f"{compared} in number (which does not count that the best was chosen by the same numbers). "
-        f"But for as released, ε, τ and the weight of the labels were chosen in joint training{searched} by "
-        "validation accuracy with 100 labels, each from nine pairs by 10 epochs of one other seed (rows "
-        f"figure3_search of runs.csv); {CHOSEN}. Labelled images are drawn with replacement. Epochs include those in "
-        "which they are seen alone, from which no networks are kept. As released, validation images may have been "
-        "among the labelled ones. "
-        f"{MISSING}: not published. Origin: {origin}."
+        f"{other}ε, τ and the weight of the labels were chosen in joint training{searched} by validation "
+        "accuracy with 100 labels, each from nine pairs by 10 epochs of one other seed (rows figure3_search of "
+        f"runs.csv); {CHOSEN}. Labelled images are drawn with replacement. Epochs include those in which they are seen "
+        f"alone, from which no networks are kept. {released}{MISSING}: not published. Origin: {origin}."
     )
 
 
