@@ -16,6 +16,10 @@ LABELS = ("model=mixture", "supervision=joint", "supervision.labels=100", "super
 CHOICES = {
     "moving average": (*COMMON, "estimator.baseline=moving_average"),
     "labels": (*COMMON, *LABELS, "model.latents=1x10"),
+    "labels first": (
+        *(*COMMON, *LABELS, "model.latents=1x10"),
+        *("supervision=sequential_joint", "supervision.labelled_visits=1"),
+    ),
 }
 
 
