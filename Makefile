@@ -49,7 +49,7 @@ bench: install  ## measure steps per second into results/speed.csv
 	$(BIN)/argmax-vae bench --estimators direct --output results/speed.csv
 
 report: install  ## write every table and figure from the files of record
-	for table in figure1 figure1_20x2 figure2 figure3 figure6 section61 estimators; do \
+	for table in figure1 figure1_20x2 figure2 figure3 figure3_2019 figure6 section61 estimators; do \
 		$(BIN)/argmax-vae report $$table || exit; \
 	done
 	$(BIN)/python scripts/update_readme.py

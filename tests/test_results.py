@@ -106,6 +106,13 @@ def test_what_captions_say_about_the_search_before_figure3_is_what_was_found() -
     assert sentence == semi_supervised.CHOSEN
 
 
+def test_what_captions_say_about_the_released_training_is_its_configuration() -> None:
+    text = (TOP / "conf" / "experiment" / "released_mixture_direct.yaml").read_text(encoding="utf-8")
+    supervision = yaml.safe_load(text)["supervision"]
+    assert supervision["source"] == "train_and_validation"
+    assert f"ε of direct is {supervision['labelled_value']} while" in semi_supervised.RELEASED
+
+
 @pytest.mark.parametrize("estimator", ["direct", "gumbel_softmax"])
 @pytest.mark.skipif("figure6_search" not in RECORDED, reason="not searched yet")
 def test_chosen_values_of_deep_networks_have_the_best_validation_bound_of_their_search(estimator: str) -> None:

@@ -205,7 +205,7 @@ def caption(name: str, frame: pd.DataFrame) -> str:
         "Test accuracy of one Gumbel-perturbed arg max (as published) and of the arg max of the logits, and test bound "
         "(negative ELBO, lower is better), of the networks with the best validation accuracy of the arg max. ± is the "
         "half width of the 95 % Student-t interval over seeds, each with its own draw of labelled images; behind the "
-        f"best: mean difference on paired seeds to the best row of the same training with as many labels and epochs "
+        "best: mean difference on paired seeds to the best row of the same training with as many labels and epochs "
         f"({BEST}: that row; {MISSING}: no other), "
         f"{MARK} where its paired t test has p < {LEVEL:g} after Holm's correction for all comparisons of the table, "
         f"{compared} in number (which does not count that the best was chosen by the same numbers). "
