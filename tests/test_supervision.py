@@ -410,6 +410,10 @@ def bad(*overrides: str) -> str:
             ),
             "estimator.baseline=moving_average does not fit supervision=joint",
         ),
+        (
+            ("supervision=sequential_joint", "supervision.source=train_and_validation"),
+            "supervision.source=train_and_validation needs supervision=sequential",
+        ),
         (("supervision=joint", "supervision.labels=-10"), "supervision.labels=-10 must be at least 0"),
         (
             ("supervision=joint", "supervision.labels=50", "supervision.labelled_value=0.5"),

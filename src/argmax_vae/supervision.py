@@ -35,7 +35,8 @@ class SupervisionConfig:
     (drawn with replacement, rounded up to whole epochs) and none of them afterwards, as the paper's code does;
     `joint`, `labelled_batch` labelled images in every step beside the others (Equation 11); or `sequential_joint`,
     the first phase of sequential and then joint.
-    `labels`: how many images have a label, the same number for every class, drawn per seed from `source`.
+    `labels`: how many images have a label, the same number for every class, drawn per seed from `source`: the images
+    trained with, or with sequential training the validation images too, as in the paper's code.
     `loss`: what a label y adds for its image.
         `label`: the perturbed arg max of direct optimization is the label itself (section 6.1), as if ℓ were infinite;
         `augmented`: θ(z) + `weight`·[z ≠ y], by any estimator;
@@ -119,6 +120,11 @@ class SupervisionConfig:
             raise UsageError(
                 f"supervision.labelled_value={self.labelled_value} needs an estimator with ε or τ and "
                 f"supervision={' or '.join(LABELS_FIRST)}, not estimator={estimator.name} and {self.training}"
+            )
+        if self.training in BOTH_IN_A_STEP and self.source != "train":
+            raise UsageError(
+                f"supervision.source={self.source} needs supervision=sequential: in {self.training} training every "
+                "labelled image is also one of those without, which validation images must not be"
             )
         if self.training in BOTH_IN_A_STEP and getattr(estimator, "baseline", "") == "moving_average":
             raise UsageError(
