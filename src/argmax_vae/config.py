@@ -193,6 +193,8 @@ class Cell:
 def to_config(composed: DictConfig) -> Config:
     """The checked configuration object. Raises UsageError for a value of the wrong type or out of range."""
     with one_line_errors(()):
+        for name, value in composed.estimator.items_ex(resolve=False):
+            check_schedule(f"estimator.{name}", value)
         config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
     known, given = leaves(asdict(config)), leaves(to_plain(composed))
@@ -201,6 +203,15 @@ def to_config(composed: DictConfig) -> Config:
     for key in sorted(known - given):
         raise UsageError(f"key {key!r} cannot be removed, only set: {key}=VALUE")
     return config
+
+
+def check_schedule(key: str, value: Any) -> None:
+    """Raise UsageError, naming the key, when the schedule there has a value out of range: it does not know its own."""
+    if isinstance(value, DictConfig):
+        try:
+            OmegaConf.to_object(value)
+        except UsageError as error:
+            raise UsageError(f"{key}.{error}") from None
 
 
 def leaves(plain: Mapping[str, Any], prefix: str = "") -> set[str]:

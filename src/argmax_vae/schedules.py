@@ -31,7 +31,7 @@ class Schedule:
         for name in fields:
             value = getattr(self, name)
             if not (value > 0 and math.isfinite(value)):
-                raise UsageError(f"schedule {self.name}: {name}={value} must be greater than 0 and finite")
+                raise UsageError(f"{name}={value} must be greater than 0 and finite")
 
 
 @dataclass
