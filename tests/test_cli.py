@@ -49,8 +49,14 @@ BAD_OVERRIDES = [
     ("trainer.evaluate_every=3", ["trainer.evaluate_every=3", "trainer.epochs=2"]),
     ("trainer.batch=1201", ["trainer.batch=1201", "at most the 1200 training images"]),
     ("schedule@estimator.epsilon=constant estimator.epsilon.value=0", ["estimator.epsilon.value=0", "greater than 0"]),
-    ("schedule@estimator.epsilon=constant estimator.epsilon.value=-1", ["estimator.epsilon.value=-1", "greater than 0"]),
-    ("schedule@estimator.epsilon=constant estimator.epsilon.value=nan", ["estimator.epsilon.value=nan", "greater than 0"]),
+    (
+        "schedule@estimator.epsilon=constant estimator.epsilon.value=-1",
+        ["estimator.epsilon.value=-1", "greater than 0"],
+    ),
+    (
+        "schedule@estimator.epsilon=constant estimator.epsilon.value=nan",
+        ["estimator.epsilon.value=nan", "greater than 0"],
+    ),
     ("estimator.epsilon.name=linear", ["estimator.epsilon.name=linear", "schedule@estimator.epsilon=NAME"]),
     ("estimator.name=exact", ["estimator.name=exact", "estimator=NAME"]),
     ("estimator.direction=up", ["estimator.direction=up", "toward, away, symmetric"]),
