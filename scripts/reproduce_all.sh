@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Trains and writes every table and figure in order; stop it when you like, the same command goes on.
+# Trains and writes tables and figures in order, but for pictures and scores of generated images, which figure4.py and
+# figure7.py make of finished runs; stop it when you like, the same command goes on.
 # Arguments are overrides for every configuration, such as paths.data=/data/torchvision.
 set -euo pipefail
 cd "$(dirname "$0")/.."

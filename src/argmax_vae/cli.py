@@ -62,7 +62,7 @@ def add_training(verbs: Verbs) -> None:
     evaluate.add_argument(
         "overrides",
         nargs="*",
-        help="trainer.*, runtime.* and paths.* keys, such as trainer.final_samples=1000",
+        help="trainer.final_samples, .importance_samples or .evaluation_batch, runtime.device, paths.data: KEY=VALUE",
     )
 
     gradients = add(verbs, "gradients", "measure every estimator's gradient on a trained model", GRADIENTS_EXAMPLES)

@@ -280,7 +280,7 @@ def caption(name: str, table: pd.DataFrame) -> str:
     sizes = run["n"].astype(str) + "×" + run["k"].astype(str)
     samples = [
         f"{f'{count} hard samples per image' if count else 'exact expectation'} ({several(group)})"
-        for count, group in sizes.groupby(run["samples"], sort=False)
+        for count, group in sizes.groupby(run["samples"].where(run["n"] > 1, 0), sort=False)
     ]
     comparison = (
         "behind the best: mean difference on paired seeds to the best row of the same size, protocol and number of "
@@ -296,7 +296,8 @@ def caption(name: str, table: pd.DataFrame) -> str:
         f"{definition(name).caption} ± is the half width of the 95 % Student-t interval of the mean over "
         f"seeds; {comparison}diverged and failed seeds are counted, not averaged; KL and codes in use are means "
         f"over the test images and seeds. {MISSING}: not published, or not run. Evaluated with {'; '.join(samples)}; "
-        f"{several(sorted(run['epochs'].dropna()))} epochs; {several(sorted(run['seeds']))} seeds per cell. "
+        f"{several(sorted(run['epochs'].dropna()))} epochs; {several(sorted(run['seeds']))} seeds per cell; "
+        "numbers of epochs other than the configuration's by trainer.epochs=N behind the command. "
         f"Origin: {'; '.join(origin)}."
     )
 
@@ -394,7 +395,7 @@ def check(name: str, results: Path) -> list[str]:
     for format in (*FORMATS, "svg"):
         path = results / f"{name}.{format}"
         if not path.exists():
-            lines.append(f"{path}: missing; write it with: {definition(name).commands[1]}")
+            lines.append(f"{path}: missing; write it with: {definition(name).commands[-1]}")
         elif format == "svg":
             digest = plots.digest(name, **frames)
             if digest not in path.read_text(encoding="utf-8"):
