@@ -25,10 +25,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from argmax_vae.attribute_vae import AttributeVAE
-from argmax_vae.checkpoints import load_checkpoint
 from argmax_vae.config import from_plain
 from argmax_vae.data import Dataset, Images
 from argmax_vae.errors import UsageError
+from argmax_vae.evaluation import load_best
 from argmax_vae.files import require_writable, write_atomic, write_text
 from argmax_vae.pictures import class_conditional, grid
 from argmax_vae.report.statistics import mean_interval
@@ -100,7 +100,7 @@ def most_frequent(split: Images, attributes: int) -> list[float]:
 def scores(path: Path, network: nn.Module, module: AttributeVAE, real: list[float], codes: int) -> list[dict]:
     """Rows for every seed and attribute of a run."""
     run, names = RunDirectory(path), module.attributes
-    seeds = pd.read_csv(run.path / "seeds.csv")
+    seeds = run.seeds()
     plain = run.config()
     rows = []
     for position, seed in enumerate(module.seeds):
@@ -229,7 +229,7 @@ def load(paths: list[Path]) -> list[tuple[Path, AttributeVAE, Dataset]]:
                 f"{path} has the attributes {', '.join(module.attributes)} and the shape {module.networks.shape}, "
                 f"the first run {', '.join(first.attributes)} and {first.networks.shape}: they must be the same"
             )
-        module.best.load_state_dict(load_checkpoint(RunDirectory(path).best)["networks"])
+        load_best(RunDirectory(path), module)
         loaded.append((path, module, dataset))
     return loaded
 

@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 from argmax_vae.attribute_vae import AttributeVAE
-from argmax_vae.checkpoints import load_checkpoint
 from argmax_vae.config import from_plain
 from argmax_vae.errors import UsageError
+from argmax_vae.evaluation import load_best
 from argmax_vae.files import require_writable, write_atomic
 from argmax_vae.mixture_vae import MixtureVAE
 from argmax_vae.pictures import class_conditional, grid
@@ -35,7 +35,7 @@ def picture(path: Path) -> np.ndarray:
     module = build(config, dataset)
     if not isinstance(module, MixtureVAE) or isinstance(module, AttributeVAE) or not module.classes:
         raise UsageError(f"{path} is no run of model=mixture on a data set with classes")
-    module.best.load_state_dict(load_checkpoint(run.best)["networks"])
+    load_best(run, module)
     with torch.no_grad():
         return grid(class_conditional(module.best, config.seeds[0], 0, ROWS), dataset.shape)
 
@@ -43,13 +43,15 @@ def picture(path: Path) -> np.ndarray:
 def numbers(path: Path) -> pd.DataFrame:
     """What a run's first seed has reached."""
     run = RunDirectory(path)
-    chosen = pd.read_csv(run.path / "seeds.csv").iloc[:1].reset_index(drop=True)
+    chosen = run.seeds().iloc[:1].reset_index(drop=True)
     columns = ["labels", "training", "seed", "epochs", "test_clustering_accuracy", "test_bound", "device"]
     return chosen[columns].assign(run=run.path.name, commit=run.provenance()["commit"])
 
 
 def make(runs: list[Path], output: Path) -> None:
     """Draw the two runs side by side, and write their numbers. Raises UsageError."""
+    if output.suffix != ".png":
+        raise UsageError(f"{output}: the picture's name must end in .png")
     require_writable(output.parent)
     left, right = (picture(path) for path in runs)
     if len(left) != len(right):

@@ -1,5 +1,6 @@
 """Evaluating stored networks again: the same numbers for the same samples, one line for what cannot be evaluated."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -44,6 +45,25 @@ def test_bad_overrides_are_named_in_one_line(run: RunDirectory, override: str, n
     with pytest.raises(UsageError, match=named) as raised:
         evaluate_run(run.path, [override])
     assert "\n" not in str(raised.value)
+
+
+def test_a_seed_that_diverged_has_no_numbers(run: RunDirectory, tmp_path: Path) -> None:
+    copied = RunDirectory(Path(shutil.copytree(run.path, tmp_path / run.path.name)))
+    recorded = pd.read_csv(copied.path / "seeds.csv")
+    recorded.loc[recorded["seed"] == 5, "status"] = "diverged"
+    recorded.to_csv(copied.path / "seeds.csv", index=False)
+    again = evaluate_run(copied.path, []).set_index(["seed", "split"])
+    assert set(again.loc[3, "status"]) == {"done"}
+    assert again.loc[3, "bound"].notna().all()
+    assert set(again.loc[5, "status"]) == {"diverged"}
+    assert again.loc[5].drop(columns="status").isna().all(axis=None)
+
+
+def test_a_run_whose_numbers_are_gone_is_named(run: RunDirectory, tmp_path: Path) -> None:
+    copied = RunDirectory(Path(shutil.copytree(run.path, tmp_path / run.path.name)))
+    (copied.path / "seeds.csv").unlink()
+    with pytest.raises(UsageError, match=r"seeds\.csv is missing or damaged; remove the directory and train again"):
+        evaluate_run(copied.path, [])
 
 
 def test_what_is_no_finished_run_is_named(run: RunDirectory, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from argmax_vae.errors import UsageError
-from argmax_vae.processes import Part
+from argmax_vae.processes import Part, in_processes
 from argmax_vae.randomness import SeedNoise
 from helpers import cell, metrics, train
 
@@ -47,6 +47,17 @@ def test_alone_nothing_is_averaged_or_gathered() -> None:
     values = torch.arange(3.0)
     Part().average([values])
     assert torch.equal(Part().gather(values), torch.arange(3.0))
+
+
+def refuse(part: Part) -> None:
+    """What a process does that finds something wrong."""
+    if part.rank == 1:
+        raise UsageError("key=value must be another")
+
+
+def test_what_one_process_refuses_is_told_in_one_line() -> None:
+    with pytest.raises(UsageError, match=r"^key=value must be another$"):
+        in_processes(2, refuse)
 
 
 @pytest.mark.parametrize("choices", CHOICES.values(), ids=CHOICES)

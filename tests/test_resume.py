@@ -50,6 +50,26 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     same_numbers(whole, parts)
 
 
+def test_a_checkpoint_of_another_device_brings_its_numbers_and_not_its_choices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Adam's `capturable`, which a graph on CUDA needs and a checkpoint from a CPU denies; here the other way round."""
+    whole = train(tmp_path / "whole", *FOUR)
+    with monkeypatch.context() as interrupted:
+        raise_after(interrupted, 2, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "parts", *FOUR)
+    parts = RunDirectory.of(cell(tmp_path / "parts", *FOUR).plain)
+    stored = torch.load(parts.checkpoint, weights_only=True)
+    for group in stored["optimizer_states"][0]["param_groups"]:
+        group["capturable"] = True
+    torch.save(stored, parts.checkpoint)
+    train(tmp_path / "parts", *FOUR)
+    groups = torch.load(parts.checkpoint, weights_only=True)["optimizer_states"][0]["param_groups"]
+    assert [group["capturable"] for group in groups] == [False]
+    same_numbers(whole, parts)
+
+
 def test_a_longer_run_continues_the_longest_shorter_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a checkpoint at a multiple of the interval, and with runs beside it that differ in more or are longer."""
     overrides = ("seeds=[3,5]", "runtime.checkpoint_every=100", "trainer.evaluate_every=1")

@@ -182,6 +182,28 @@ def test_figure7_puts_two_runs_side_by_side(tmp_path: Path) -> None:
     assert frame["test_clustering_accuracy"].between(0.1, 1).all()
 
 
+def test_figure7_names_what_it_cannot_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import figure7
+
+    small = ("model=mixture", "model.hidden=[8]", "model.row=4", "model.component_hidden=[4]", "model.gaussian=2")
+    run, other = (
+        train(tmp_path, *small, "model.decoder_hidden=[6]", "model.latents=1x10", f"trainer.epochs={epochs}")
+        for epochs in (1, 2)
+    )
+    capsys.readouterr()
+
+    def refusal(output: str = "figure7.png") -> str:
+        assert figure7.main([str(run.path), str(run.path), str(tmp_path / output)]) == 2
+        return capsys.readouterr().err
+
+    assert refusal("figure7.csv").endswith("figure7.csv: the picture's name must end in .png\n")
+    (run.path / "seeds.csv").unlink()
+    assert "seeds.csv is missing or damaged" in refusal()
+    other.best.replace(run.best)
+    assert "best.ckpt belongs to another configuration" in refusal()
+    assert not (tmp_path / "figure7.png").exists()
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_dashboard_shows_what_the_tracker_logs() -> None:
     pytest.importorskip("wandb_workspaces", reason="the extra argmax-vae[dashboard] is not installed")

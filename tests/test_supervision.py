@@ -1,5 +1,6 @@
 """Labels in training: the subset, the gradient that a label makes, the phases, and what the classifier learns."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
+from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
 from argmax_vae import config, training
 from argmax_vae.data.datasets import load_dataset
@@ -192,6 +193,46 @@ def test_a_seed_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(expected, one[numbers], rtol=1e-4)
 
 
+@TRAININGS
+@pytest.mark.parametrize("kind", ["selected", "candidate", "expected"])
+def test_gradient_of_a_step_is_that_of_the_bound_and_the_cross_entropy_written_out(
+    kind: str, overrides: tuple[str, ...], tmp_path: Path
+) -> None:
+    """With the exact gradient of the component; `selected` is a divergence that the component's gradient misses."""
+    choices = ("estimator=exact", f"model.gaussian_kl={kind}", "seeds=[0,1]")
+    if overrides:
+        choices += ("supervision.loss=cross_entropy", "supervision.weight=2", "supervision.labelled_weight=3")
+    module = training.build(cell(tmp_path, *MIXTURE, *overrides, *choices).config, load_dataset("digits", Path()))
+    assert isinstance(module, MixtureVAE)
+    module.prepare_steps(module.configure_optimizers())
+    module.on_train_epoch_start()
+    noise = module.draw()
+    images, labels = module.inputs(torch.arange(400).view(2, 200), noise)
+    nets, parameters = module.networks, list(module.networks.parameters())
+    found = torch.autograd.grad(module.terms((images, labels), noise, module.steps_done)[0], parameters)
+
+    logits, mean, log_variance = nets.encode(images, noise["dropout"])
+    gaussian = mean + (log_variance / 2).exp() * noise["gaussian"].unsqueeze(-2)
+    log_q = logits.squeeze(-2).log_softmax(-1)
+    q, losses = log_q.exp(), []
+    for value in range(10):
+        code = one_hot(torch.full((2, images.shape[1], 1), value), 10).float()
+        outputs = nets.decode(code, gaussian)
+        losses.append(binary_cross_entropy_with_logits(outputs, images, reduction="none").sum(-1))
+    divergences = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(-1)
+    reconstruction = (q * torch.stack(losses, -1)).sum(-1)
+    gaussian_kl = ((q.detach() if kind == "selected" else q) * divergences).sum(-1)
+    discrete_kl = (q * (log_q - math.log(1 / 10))).sum(-1)
+    label_loss = -2 * (log_q * labels.squeeze(-2)).sum(-1)
+    rest = 0 if module.phase == "labelled" else 200
+    first = rest or images.shape[1]
+    total = (reconstruction + gaussian_kl + discrete_kl)[:, :first].mean(-1).sum()
+    if overrides:
+        total = total + (3 if rest else 1) * label_loss[:, rest:].mean(-1).sum()
+    for one, other in zip(found, torch.autograd.grad(total, parameters), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
+
+
 @pytest.mark.parametrize("loss_name", ["label", "augmented", "cross_entropy"])
 @pytest.mark.parametrize("kind", ["selected", "candidate", "expected"])
 def test_jointly_the_objective_has_theta_once_and_the_label_beside_it(
@@ -293,6 +334,20 @@ def test_phases_see_the_images_they_name(tmp_path: Path) -> None:
         twins = ((dataset.train.pixels >= 128).float() == image).all(-1)
         assert dataset.train.labels is not None
         assert int(label.argmax()) in dataset.train.labels[twins].tolist()
+
+
+@pytest.mark.parametrize("binarize", [True, False])
+def test_labelled_images_are_binary_unless_asked_for_as_they_are(binarize: bool, tmp_path: Path) -> None:
+    chosen = cell(tmp_path, *MIXTURE, *JOINT, f"supervision.binarize={binarize}")
+    module = training.build(chosen.config, load_dataset("digits", Path()))
+    assert isinstance(module, MixtureVAE)
+    module.prepare_steps(module.configure_optimizers())
+    module.on_train_epoch_start()
+    noise = module.draw()
+    images, _ = module.inputs(torch.arange(200).unsqueeze(0), noise)
+    drawn = draw_labelled(module.labelled_pixels, module.labelled_classes, noise["labelled"])[0].float() / 255
+    assert torch.equal(images[:, :200], images[:, :200].round())
+    torch.testing.assert_close(images[:, 200:], (drawn >= 0.5).float() if binarize else drawn)
 
 
 def test_sequential_joint_begins_as_sequential_does_and_then_sees_both(tmp_path: Path) -> None:

@@ -300,3 +300,20 @@ def test_results_that_cannot_be_written_are_refused_before_anything_is_trained(
     assert line.startswith("argmax-vae: cannot write to occupied/results: ")
     assert "occupied is no directory" in line
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("table", "override", "problem"),
+    [
+        ("figure3", "data=fashion_mnist", "data.name=fashion_mnist does not fit table=figure3, which is of mnist;"),
+        ("figure3_2019", "model.gaussian=20", "model.gaussian=20 does not fit table=figure3_2019, which is of 30;"),
+        ("figure3", "supervision.select=bound", "supervision.select=bound does not fit table=figure3, which is of"),
+    ],
+)
+def test_runs_that_are_not_what_a_table_says_have_no_place_in_it(
+    table: str, override: str, problem: str, capsys: pytest.CaptureFixture[str], empty_directory: Path
+) -> None:
+    assert main(["reproduce", table, override, "paths.results=results"]) == 2
+    assert problem in capsys.readouterr().err
+    assert main(["reproduce", table, override, "table=other", "--dry-run"]) == 0
+    assert not Path("results").exists()

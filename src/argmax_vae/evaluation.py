@@ -1,5 +1,6 @@
 """Evaluates the stored networks of a finished run again, for example with more samples."""
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -7,6 +8,7 @@ import pandas as pd
 from argmax_vae.checkpoints import load_checkpoint
 from argmax_vae.config import from_plain, overridden
 from argmax_vae.errors import UsageError
+from argmax_vae.modules import DiscreteVAE
 from argmax_vae.runs import RunDirectory, identity
 from argmax_vae.training import (
     build,
@@ -28,19 +30,16 @@ OVERRIDABLE = (
 def evaluate_run(path: Path, overrides: list[str]) -> pd.DataFrame:
     """Bounds of the best networks of every seed on validation and test, in nats per image; a row per split and seed.
 
-    `overrides` may set the keys of OVERRIDABLE. Raises UsageError when `path` is no finished run, its networks are
-    damaged or belong to another configuration, or an override is unknown.
+    A seed that diverged has a row without numbers, as in `seeds.csv`. `overrides` may set the keys of OVERRIDABLE.
+    Raises UsageError when `path` is no finished run, its networks are damaged or belong to another configuration, or an
+    override is unknown.
     """
     run = RunDirectory(path)
-    plain = run.config()
-    stored_identity = identity(plain)
-    config = from_plain(overridden(plain, overrides, list(OVERRIDABLE), "evaluate"))
-    stored = load_checkpoint(run.best)
-    if stored.get("identity") != stored_identity:
-        raise UsageError(f"{run.best} belongs to another configuration than {run.path / 'config.yaml'}")
+    config = from_plain(overridden(run.config(), overrides, list(OVERRIDABLE), "evaluate"))
     dataset = config.data.load(Path(config.paths.data))
     module = build(config, dataset)
-    module.best.load_state_dict(stored["networks"])
+    load_best(run, module)
+    status = run.seeds().set_index("seed")["status"]
     module.final_splits = ("validation", "test")
     with quiet_lightning():
         trainer = lightning_trainer(config, device_of(config.runtime.device), [])
@@ -48,16 +47,26 @@ def evaluate_run(path: Path, overrides: list[str]) -> pd.DataFrame:
     rows = []
     for split, evaluation in module.results.items():
         for index, seed in enumerate(module.seeds):
-            rows.append(
-                {
-                    "split": split,
-                    "seed": seed,
-                    "bound": evaluation.bound[index].item(),
-                    "reconstruction": evaluation.reconstruction[index].item(),
-                    "kl": evaluation.kl[index].item(),
-                    "importance_weighted": evaluation.importance_weighted[index].item(),
-                    "codes_in_use": evaluation.in_use[index].double().mean().item(),
-                    **{name.removeprefix(f"{split}_"): v for name, v in module.more_metrics(split, index).items()},
-                }
-            )
+            numbers = {
+                "bound": evaluation.bound[index].item(),
+                "reconstruction": evaluation.reconstruction[index].item(),
+                "kl": evaluation.kl[index].item(),
+                "importance_weighted": evaluation.importance_weighted[index].item(),
+                "codes_in_use": evaluation.in_use[index].double().mean().item(),
+                **{name.removeprefix(f"{split}_"): v for name, v in module.more_metrics(split, index).items()},
+            }
+            if status[seed] == "diverged":
+                numbers = dict.fromkeys(numbers, math.nan)
+            rows.append({"split": split, "seed": seed, "status": status[seed], **numbers})
     return pd.DataFrame(rows)
+
+
+def load_best(run: RunDirectory, module: DiscreteVAE) -> None:
+    """Give a module that was built for a finished run the run's best networks, as its `best`.
+
+    Raises UsageError when they are missing, damaged, or belong to another configuration.
+    """
+    stored = load_checkpoint(run.best)
+    if stored.get("identity") != identity(run.config()):
+        raise UsageError(f"{run.best} belongs to another configuration than {run.path / 'config.yaml'}")
+    module.best.load_state_dict(stored["networks"])

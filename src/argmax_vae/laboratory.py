@@ -18,10 +18,10 @@ import pandas as pd
 import torch
 
 from argmax_vae import runs
-from argmax_vae.checkpoints import load_checkpoint
 from argmax_vae.config import Config, cells, from_plain, nearest, overridden, primary_configs
 from argmax_vae.data.binarization import fixed_sample, prepare
 from argmax_vae.errors import UsageError
+from argmax_vae.evaluation import load_best
 from argmax_vae.files import claimed, write_atomic
 from argmax_vae.gradients import Laboratory, LaboratoryConfig, Setting
 from argmax_vae.mixture import GaussianMixtureConfig
@@ -93,24 +93,20 @@ def stored_config(run: RunDirectory, overrides: list[str]) -> Config:
 
 def measured(run: RunDirectory, config: Config) -> pd.DataFrame:
     """All rows for a finished run, measuring those that no earlier call has kept."""
-    stored = load_checkpoint(run.best)
-    identity = runs.identity(run.config())
-    if stored.get("identity") != identity:
-        raise UsageError(f"{run.best} belongs to another configuration than {run.path / 'config.yaml'}")
     device = device_of(config.runtime.device)
     dataset = config.data.load(Path(config.paths.data))
     available = len(dataset.validation.pixels)
     if config.laboratory.images > available:
         raise UsageError(f"laboratory.images={config.laboratory.images} must be at most the {available} of validation")
     module = build(config, dataset)
-    module.best.load_state_dict(stored["networks"])
+    load_best(run, module)
     pixels = dataset.validation.pixels[: config.laboratory.images]
     binarization = config.data.binarization
     if binarization == "dynamic":
         pixels, binarization = fixed_sample(pixels, seed=0), "threshold"
     networks = module.best.to(device)
     bench = Laboratory(networks, prepare(pixels, binarization).to(device), list(config.seeds), config.laboratory)
-    asked = json.dumps([identity, device, asdict(config.laboratory)], sort_keys=True)
+    asked = json.dumps([runs.identity(run.config()), device, asdict(config.laboratory)], sort_keys=True)
     kept = run.path / f"gradients-{hashlib.sha256(asked.encode()).hexdigest()[:10]}.csv"
     origin = {"device": runs.device_name(device), "torch": torch.__version__, **commit_columns()}
     with claimed(kept.with_suffix(".lock"), -1):

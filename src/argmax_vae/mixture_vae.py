@@ -153,7 +153,9 @@ class MixtureVAE(DiscreteVAE):
     def terms(
         self, inputs: tuple[Tensor, ...], noise: Noise, steps_done: Int64[Tensor, ""]
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "seeds"], Float[Tensor, "seeds batch"], dict[str, Tensor]]:
-        """As in DiscreteVAE. The bound is that of the unlabelled images where there are any."""
+        """As in DiscreteVAE. The bound is that of the unlabelled images where there are any; while labelled ones are
+        seen alone it contains the loss ℓ that `augmented` adds.
+        """
         images, labels = inputs
         networks = cast(GaussianMixtureNetworks, self.networks)
         kind, first = self.mixture.gaussian_kl, self.with_theta(images.shape[1])

@@ -280,6 +280,11 @@ class DiscreteVAE(pl.LightningModule):
     def on_fit_start(self) -> None:
         self.prepare_steps(self.optimizers().optimizer)  # type: ignore[union-attr]
 
+    def on_train_start(self) -> None:
+        """A checkpoint brings the optimiser's choices from the device that it was written on."""
+        for group in self.optimizer.param_groups:
+            group["capturable"] = self.device.type == "cuda"
+
     def prepare_steps(self, optimizer: torch.optim.Optimizer) -> None:
         """Make ready to run steps with this optimiser on the module's device, as a captured graph on CUDA."""
         self.noise = SeedNoise(self.seeds, self.device)

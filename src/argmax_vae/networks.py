@@ -37,9 +37,15 @@ class SeedLinear(nn.Module):
         self.bias = nn.Parameter(torch.stack(biases) * limit)
 
     def forward(self, inputs: Float[Tensor, "seeds rows inputs"]) -> Float[Tensor, "seeds rows outputs"]:
+        return self.product(inputs, self.weight) + self.bias
+
+    def product(
+        self, left: Float[Tensor, "products rows inner"], right: Float[Tensor, "products inner columns"]
+    ) -> Float[Tensor, "products rows columns"]:
+        """Products of matrices, in the precision of this layer."""
         if self.rounded:
-            return torch.bmm(inputs.bfloat16(), self.weight.bfloat16()).to(self.bias.dtype) + self.bias
-        return seed_product(inputs, self.weight) + self.bias
+            return torch.bmm(left.bfloat16(), right.bfloat16()).to(self.bias.dtype)
+        return seed_product(left, right)
 
 
 def set_precision(networks: nn.Module, precision: str) -> None:
@@ -183,7 +189,7 @@ class GaussianMixtureNetworks(nn.Module):
         """Decoder outputs of every component: its first layer sees one block of k·c inputs, the rest is dense."""
         first, (seeds, _, k, c) = self.decoder_first(), gaussian.shape
         blocks = first.weight.unflatten(1, (k, c)).flatten(0, 1)
-        values = torch.bmm(gaussian.movedim(2, 1).flatten(0, 1), blocks).unflatten(0, (seeds, k))
+        values = first.product(gaussian.movedim(2, 1).flatten(0, 1), blocks).unflatten(0, (seeds, k))
         return self.decoder_rest((values + first.bias.unsqueeze(1)).flatten(1, 2)).unflatten(1, (k, -1))
 
 

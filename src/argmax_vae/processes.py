@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing.queues import SimpleQueue
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ import torch.distributed as dist
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
+from argmax_vae.errors import UsageError
 from argmax_vae.randomness import NoiseSource
 
 
@@ -88,17 +90,33 @@ def free_port() -> int:
 def in_processes(count: int, function: Callable[..., object], *arguments: Any) -> None:
     """Call `function(part, *arguments)` in that many new processes, and wait for them.
 
-    Raises torch.multiprocessing.ProcessRaisedException, with its traceback, when one of them fails; the others are
-    then ended.
+    Raises UsageError when one of them does, and torch.multiprocessing.ProcessRaisedException, with its traceback, when
+    one fails otherwise; the others are then ended. One that is interrupted ends without a word.
     """
     threads = max(1, torch.get_num_threads() // count)
-    torch.multiprocessing.spawn(enter, (count, free_port(), threads, function, arguments), nprocs=count)
+    refusals = torch.multiprocessing.get_context("spawn").SimpleQueue()
+    try:
+        torch.multiprocessing.spawn(enter, (count, free_port(), threads, refusals, function, arguments), nprocs=count)
+    except torch.multiprocessing.ProcessRaisedException:
+        if not refusals.empty():
+            raise UsageError(refusals.get()) from None
+        raise
 
 
 def enter(
-    rank: int, count: int, port: int, threads: int, function: Callable[..., object], arguments: tuple[Any, ...]
+    rank: int,
+    count: int,
+    port: int,
+    threads: int,
+    refusals: "SimpleQueue[str]",
+    function: Callable[..., object],
+    arguments: tuple[Any, ...],
 ) -> None:
     """What a new process does: say in the environment, for Lightning, which one it is, and call the function."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "LOCAL_RANK": str(rank)}
     torch.set_num_threads(threads)
-    function(Part(rank, count), *arguments)
+    try:
+        function(Part(rank, count), *arguments)
+    except UsageError as error:
+        refusals.put(str(error))
+        raise

@@ -183,7 +183,22 @@ class RunDirectory:
         return plain
 
     def provenance(self) -> dict[str, Any]:
-        return dict(json.loads((self.path / "provenance.json").read_text(encoding="utf-8")))
+        """By what the run was made. Raises UsageError when that is missing or damaged."""
+        path = self.path / "provenance.json"
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            raise UsageError(f"{path} is missing or damaged; remove the directory and train again") from None
+
+    def seeds(self) -> pd.DataFrame:
+        """The final numbers, a row per seed. Raises UsageError when they are missing or damaged."""
+        path = self.path / "seeds.csv"
+        if not self.is_done:
+            raise UsageError(f"{self.path} is {self.status}, not done: run the same command again to finish it")
+        try:
+            return pd.read_csv(path)
+        except (OSError, ValueError):
+            raise UsageError(f"{path} is missing or damaged; remove the directory and train again") from None
 
 
 @cache
@@ -276,7 +291,7 @@ RECORD_COLUMNS = {
 def record(run: RunDirectory, table: str, protocol: str) -> pd.DataFrame:
     """The rows of `results/runs.csv` for a finished run: a row per seed, choices beside numbers."""
     plain = run.config()
-    seeds = pd.read_csv(run.path / "seeds.csv")
+    seeds = run.seeds()
     before: dict[str, Any] = {"table": table, "protocol": protocol, "run": run.path.name}
     for column, (section, key) in RECORD_COLUMNS.items():
         before[column] = plain[section][key]

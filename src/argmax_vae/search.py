@@ -131,7 +131,7 @@ def outcome(cell: Cell, metric: str) -> dict[str, Any]:
         raise UsageError(f"another process is training {run.path}: wait for it, then run the same command again")
     score = math.nan
     if run.is_done:
-        seeds = pd.read_csv(run.path / "seeds.csv")
+        seeds = run.seeds()
         if metric not in seeds:
             raise UsageError(f"--metric {metric}: {run.path} has none")
         if (seeds["status"] == "done").all():

@@ -88,9 +88,9 @@ class CapturedSteps:
     def capture(self, indices: Int64[Tensor, "seeds batch"], noise: Noise) -> None:
         self.indices = indices.clone()
         self.noise = {name: values.clone() for name, values in noise.items()}
+        before = [tensor.detach().clone() for tensor in self.state()]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        before = [tensor.detach().clone() for tensor in self.state()]
         with torch.cuda.stream(stream):
             for _ in range(self.warm_up_steps):
                 self.step(self.indices, self.noise)

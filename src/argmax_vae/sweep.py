@@ -152,9 +152,17 @@ def describe(cell: Cell) -> str:
 
 
 def require_table(name: str, found: list[Cell]) -> None:
-    """Raise UsageError when cells of a config belong to no table."""
+    """Raise UsageError when cells of a config belong to no table, or are other than what a table says of them."""
     if not all(cell.config.table for cell in found):
         raise UsageError(f"config {name} names no table; use `argmax-vae train --config-name {name}`")
+    for cell in found:
+        for (section, key), only in semi_supervised.STATED.get(cell.config.table, {}).items():
+            value = cell.plain[section].get(key)
+            if value != only:
+                raise UsageError(
+                    f"{section}.{key}={value} does not fit table={cell.config.table}, which is of {only}; "
+                    "name another table: table=NAME"
+                )
 
 
 def reproduce(table: str, overrides: list[str], dry_run: bool) -> int:

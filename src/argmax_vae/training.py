@@ -123,7 +123,12 @@ def device_of(requested: str, processes: int = 1) -> str:
 
 
 def build(config: Config, dataset: Dataset, part: Part = WHOLE) -> DiscreteVAE:
-    """The module that a configuration describes, for the process that trains on this part of every batch."""
+    """The module that a configuration describes, for the process that trains on this part of every batch.
+
+    From then on cuDNN keeps the 23 bits of float32 in convolutions, which it would round to 10: runtime.precision says
+    of what precision they are.
+    """
+    torch.backends.cudnn.allow_tf32 = False
     parts: dict[str, Any] = {
         "binarization": config.data.binarization,
         "model": config.model,
@@ -234,6 +239,8 @@ def train(config: Config, plain: dict[str, Any]) -> str:
             run.start(plain, continues, device)
             if config.runtime.processes > 1:
                 in_processes(config.runtime.processes, fit_part, config, plain, continues)
+                if not run.is_done:
+                    raise KeyboardInterrupt
                 return str(run.outcome["status"])
             return fit(config, plain, run, dataset, device, continues)
         except (UsageError, KeyboardInterrupt):

@@ -56,9 +56,7 @@ def compare(a: Path, b: Path, metric: str = "test_bound") -> Comparison:
     plains = [run.config() for run in runs]
     values, lost = [], []
     for run in runs:
-        if not run.is_done:
-            raise UsageError(f"{run.path} is {run.status}, not done: run the same command again to finish it")
-        seeds = pd.read_csv(run.path / "seeds.csv")
+        seeds = run.seeds()
         numbers = [name for name in seeds.select_dtypes("number").columns if name != "seed"]
         if metric not in numbers:
             raise UsageError(f"--metric {metric}: not among the numbers of {run.path}: {', '.join(numbers)}")

@@ -47,6 +47,11 @@ RELEASED = (
     "As released, validation images may have been among the labelled ones, and ε of direct is 0.05 while they are seen "
     "alone. "
 )
+STATED: dict[str, dict[tuple[str, str], int | str]] = {
+    "figure3": {("data", "name"): "mnist", ("model", "gaussian"): 20, ("supervision", "select"): "accuracy"},
+    "figure3_2019": {("model", "gaussian"): 30, ("supervision", "select"): "accuracy"},
+}
+"""What titles and captions say of all runs of a figure, by section and key of the configuration."""
 SEARCHED, SEARCHED_ON = "figure3", "MNIST with 20 Gaussian latents"
 CHOSEN = (
     "Gumbel-Softmax's best pair (τ = 0.3, weight 1) lies at the edge of its grid, direct's (ε = 0.1, weight 3) inside"
@@ -211,8 +216,9 @@ def caption(name: str, frame: pd.DataFrame) -> str:
         f"{compared} in number (which does not count that the best was chosen by the same numbers). "
         f"{other}ε, τ and the weight of the labels were chosen in joint training{searched} by validation "
         "accuracy with 100 labels, each from nine pairs by 10 epochs of one other seed (rows figure3_search of "
-        f"runs.csv); {CHOSEN}. Labelled images are drawn with replacement. Epochs include those in which they are seen "
-        f"alone, from which no networks are kept. {released}{MISSING}: not published. Origin: {origin}."
+        f"runs.csv); {CHOSEN}. Labelled images are drawn with replacement. Epochs, by "
+        "trainer.epochs=N behind the command where they are not the configuration's, include those in which they are "
+        f"seen alone, from which no networks are kept. {released}{MISSING}: not published. Origin: {origin}."
     )
 
 
