@@ -54,7 +54,7 @@ STATED: dict[str, dict[tuple[str, str], int | str]] = {
 """What titles and captions say of all runs of a figure, by section and key of the configuration."""
 SEARCHED, SEARCHED_ON = "figure3", "MNIST with 20 Gaussian latents"
 CHOSEN = (
-    "Gumbel-Softmax's best pair (τ = 0.3, weight 1) lies at the edge of its grid, direct's (ε = 0.1, weight 3) inside"
+    "the best are τ = 0.3 with weight 1 for Gumbel-Softmax and ε = 0.1 with weight 3 for direct, inside their grids"
 )
 """What the search before Figure 3 found, which rows of runs.csv have to bear out."""
 
@@ -215,7 +215,7 @@ def caption(name: str, frame: pd.DataFrame) -> str:
         f"{MARK} where its paired t test has p < {LEVEL:g} after Holm's correction for all comparisons of the table, "
         f"{compared} in number (which does not count that the best was chosen by the same numbers). "
         f"{other}ε, τ and the weight of the labels were chosen in joint training{searched} by validation "
-        "accuracy with 100 labels, each from nine pairs by 10 epochs of one other seed (rows figure3_search of "
+        "accuracy with 100 labels, each from sixteen pairs by 10 epochs of one other seed (rows figure3_search of "
         f"runs.csv); {CHOSEN}. Labelled images are drawn with replacement. Epochs, by "
         "trainer.epochs=N behind the command where they are not the configuration's, include those in which they are "
         f"seen alone, from which no networks are kept. {released}{MISSING}: not published. Origin: {origin}."
