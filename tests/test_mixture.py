@@ -11,7 +11,7 @@ from torch.nn.functional import one_hot
 
 from argmax_vae.latents import gaussian_kl, normal_from_uniform
 from argmax_vae.mixture import MixtureReconstruction, mixture_bound_sums
-from argmax_vae.networks import MixtureNetworks
+from argmax_vae.networks import PRECISIONS, MixtureNetworks, set_precision
 from argmax_vae.randomness import PlainNoise
 from argmax_vae.reconstruction import CodeLoss, bernoulli_loss
 from chance import FALSE_ALARM, mean_p_value
@@ -88,9 +88,11 @@ def test_a_seed_has_the_networks_of_a_lone_run(generator: torch.Generator) -> No
         assert torch.equal(many[1:], one)
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("kind", ["selected", "candidate", "expected"])
-def test_losses_of_codes_and_of_all_components(kind: str, generator: torch.Generator) -> None:
+def test_losses_of_codes_and_of_all_components(kind: str, precision: str, generator: torch.Generator) -> None:
     loss, _ = problem(kind, generator)
+    set_precision(loss.networks, precision)
     assert isinstance(loss, CodeLoss)
     outputs = [loss.networks.decode(code(j), loss.gaussian) for j in range(K)]
     plain = torch.stack([bernoulli_loss(output, loss.images) for output in outputs], -1)
