@@ -114,6 +114,15 @@ def test_direct_has_the_higher_mean_accuracy_in_every_pair_as_readme_says(name: 
         assert len(means) == 1 or means["direct"] > means["gumbel_softmax"]
 
 
+def test_what_readme_says_of_the_accuracies_published_in_2019() -> None:
+    frame = pd.read_csv(RESULTS / "figure3_2019.csv")
+    direct = frame[frame["estimator"] == "direct"]
+    short = direct["accuracy_percent_paper"] - direct["accuracy_percent"]
+    fashion = direct["data"] == "fashion_mnist"
+    assert (short[fashion] <= direct.loc[fashion, "accuracy_percent_half_width"]).all()
+    assert short[~fashion].between(1, 5).all()
+
+
 @pytest.mark.parametrize(
     ("estimator", "labels", "certain"),
     [("direct", 50, True), ("direct", 100, True), ("gumbel_softmax", 50, False), ("gumbel_softmax", 100, True)],
