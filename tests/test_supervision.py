@@ -144,7 +144,7 @@ def test_subset_is_balanced_and_belongs_to_its_seed(number: int) -> None:
 def test_subset_is_of_the_training_split_unless_asked_for(tmp_path: Path) -> None:
     dataset = load_dataset("digits", Path())
     for source, images in (("train", 1200), ("train_and_validation", 1497)):
-        chosen = cell(tmp_path, *MIXTURE, *JOINT, f"supervision.source={source}", "seeds=[0,1]")
+        chosen = cell(tmp_path, *MIXTURE, *SEQUENTIAL, f"supervision.source={source}", "seeds=[0,1]")
         module = training.build(chosen.config, dataset)
         assert isinstance(module, MixtureVAE)
         pixels = torch.cat([dataset.train.pixels, dataset.validation.pixels])[:images]
