@@ -6,9 +6,11 @@ import pandas as pd
 import pytest
 import torch
 
+from argmax_vae import training
 from argmax_vae.errors import UsageError
 from argmax_vae.processes import Part, in_processes
 from argmax_vae.randomness import SeedNoise
+from argmax_vae.runs import RunDirectory
 from helpers import cell, metrics, train
 
 COMMON = ("estimator=reinforce", "data.binarization=dynamic", "seeds=[3,4]")
@@ -58,6 +60,16 @@ def refuse(part: Part) -> None:
 def test_what_one_process_refuses_is_told_in_one_line() -> None:
     with pytest.raises(UsageError, match=r"^key=value must be another$"):
         in_processes(2, refuse)
+
+
+def test_processes_that_end_before_the_run_were_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's processes swallow KeyboardInterrupt: they end without a word."""
+    monkeypatch.setattr(training, "in_processes", lambda *arguments: None)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, "runtime.processes=2")
+    run = RunDirectory.of(cell(tmp_path, "runtime.processes=2").plain)
+    assert not run.is_done
+    assert run.status != "failed"
 
 
 @pytest.mark.parametrize("choices", CHOICES.values(), ids=CHOICES)

@@ -23,6 +23,15 @@ from helpers import TINY, cell, metrics, raise_after, same_numbers, train
 FOUR = ("trainer.epochs=4", "seeds=[3,5]", "runtime.checkpoint_every=1")
 
 
+def interrupted(monkeypatch: pytest.MonkeyPatch, runs_directory: Path, epoch: int, *overrides: str) -> RunDirectory:
+    """The directory of a tiny run that was interrupted at the end of an epoch."""
+    with monkeypatch.context() as context:
+        raise_after(context, epoch, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            train(runs_directory, *overrides)
+    return RunDirectory.of(cell(runs_directory, *overrides).plain)
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -37,11 +46,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     stop: int, overrides: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train(tmp_path / "whole", *FOUR, *overrides)
-    with monkeypatch.context() as interrupted:
-        raise_after(interrupted, stop, KeyboardInterrupt())
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "parts", *FOUR, *overrides)
-    parts = RunDirectory.of(cell(tmp_path / "parts", *FOUR, *overrides).plain)
+    parts = interrupted(monkeypatch, tmp_path / "parts", stop, *FOUR, *overrides)
     assert parts.status == "interrupted"
     assert parts.checkpoint.exists()
     assert list(metrics(parts)["epoch"].unique()) == list(range(1, stop + 1))
@@ -55,11 +60,7 @@ def test_a_checkpoint_of_another_device_brings_its_numbers_and_not_its_choices(
 ) -> None:
     """Adam's `capturable`, which a graph on CUDA needs and a checkpoint from a CPU denies; here the other way round."""
     whole = train(tmp_path / "whole", *FOUR)
-    with monkeypatch.context() as interrupted:
-        raise_after(interrupted, 2, KeyboardInterrupt())
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "parts", *FOUR)
-    parts = RunDirectory.of(cell(tmp_path / "parts", *FOUR).plain)
+    parts = interrupted(monkeypatch, tmp_path / "parts", 2, *FOUR)
     stored = torch.load(parts.checkpoint, weights_only=True)
     for group in stored["optimizer_states"][0]["param_groups"]:
         group["capturable"] = True
@@ -225,11 +226,7 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     whole = train(tmp_path / "whole", *FOUR)
-    with monkeypatch.context() as interrupted:
-        raise_after(interrupted, 3, KeyboardInterrupt())
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "parts", *FOUR)
-    parts = RunDirectory.of(cell(tmp_path / "parts", *FOUR).plain)
+    parts = interrupted(monkeypatch, tmp_path / "parts", 3, *FOUR)
     epochs = [training.load_checkpoint(path)["epoch"] for path in (parts.previous, parts.checkpoint)]
     assert epochs == [1, 2]
     parts.checkpoint.write_bytes(damage(parts.checkpoint.read_bytes()))

@@ -46,6 +46,15 @@ TRAININGS = pytest.mark.parametrize(
 )
 
 
+def started(tmp_path: Path, *overrides: str) -> MixtureVAE:
+    """A tiny mixture on the digits, at the first step of its first epoch."""
+    module = training.build(cell(tmp_path, *MIXTURE, *overrides).config, load_dataset("digits", Path()))
+    assert isinstance(module, MixtureVAE)
+    module.prepare_steps(module.configure_optimizers())
+    module.on_train_epoch_start()
+    return module
+
+
 def tiny(generator: torch.Generator, rows: int = 1) -> tuple[Tensor, TabularLoss, Tensor]:
     """Logits and losses of K codes for some images, of which the first half has labels."""
     logits = torch.randn(rows, 1, K, generator=generator, dtype=torch.float64)
@@ -202,10 +211,7 @@ def test_gradient_of_a_step_is_that_of_the_bound_and_the_cross_entropy_written_o
     choices = ("estimator=exact", f"model.gaussian_kl={kind}", "seeds=[0,1]")
     if overrides:
         choices += ("supervision.loss=cross_entropy", "supervision.weight=2", "supervision.labelled_weight=3")
-    module = training.build(cell(tmp_path, *MIXTURE, *overrides, *choices).config, load_dataset("digits", Path()))
-    assert isinstance(module, MixtureVAE)
-    module.prepare_steps(module.configure_optimizers())
-    module.on_train_epoch_start()
+    module = started(tmp_path, *overrides, *choices)
     noise = module.draw()
     images, labels = module.inputs(torch.arange(400).view(2, 200), noise)
     nets, parameters = module.networks, list(module.networks.parameters())
@@ -239,12 +245,7 @@ def test_jointly_the_objective_has_theta_once_and_the_label_beside_it(
     loss_name: str, kind: str, tmp_path: Path
 ) -> None:
     """Equation 11: a step's objective is that of its unlabelled images plus a term that trains only the classifier."""
-    dataset = load_dataset("digits", Path())
-    chosen = cell(tmp_path, *MIXTURE, *JOINT, f"supervision.loss={loss_name}", f"model.gaussian_kl={kind}")
-    module = training.build(chosen.config, dataset)
-    assert isinstance(module, MixtureVAE)
-    module.prepare_steps(module.configure_optimizers())
-    module.on_train_epoch_start()
+    module = started(tmp_path, *JOINT, f"supervision.loss={loss_name}", f"model.gaussian_kl={kind}")
     noise = module.draw()
     pixels, labels = module.inputs(torch.arange(200).unsqueeze(0), noise)
     nets = module.networks
@@ -274,14 +275,11 @@ def test_jointly_no_divergence_reaches_labelled_images(kl: str, tmp_path: Path) 
     """With a label's loss of almost nothing, its weight changes no slope."""
     slopes = []
     for weight in (1e-6, 1e3):
-        chosen = cell(
+        module = started(
             tmp_path,
-            *(*MIXTURE, *JOINT, "estimator=gumbel_softmax", f"objective={kl}", "supervision.loss=cross_entropy"),
+            *(*JOINT, "estimator=gumbel_softmax", f"objective={kl}", "supervision.loss=cross_entropy"),
             *("supervision.weight=1e-12", f"supervision.labelled_weight={weight}"),
         )
-        module = training.build(chosen.config, load_dataset("digits", Path()))
-        module.prepare_steps(module.configure_optimizers())
-        module.on_train_epoch_start()
         noise = module.draw()
         total = module.terms(module.inputs(torch.arange(200).unsqueeze(0), noise), noise, module.steps_done)[0]
         slopes.append(torch.autograd.grad(total, list(module.networks.discrete.parameters())))
@@ -293,11 +291,7 @@ def test_labelled_images_that_are_seen_alone_have_no_weight(tmp_path: Path) -> N
     """A weight there would only scale Adam's second moments, and so the steps of the phase behind."""
     slopes = []
     for weight in (1, 1000):
-        chosen = cell(tmp_path, *MIXTURE, *SEQUENTIAL_JOINT, f"supervision.labelled_weight={weight}")
-        module = training.build(chosen.config, load_dataset("digits", Path()))
-        module.prepare_steps(module.configure_optimizers())
-        module.on_train_epoch_start()
-        assert isinstance(module, MixtureVAE)
+        module = started(tmp_path, *SEQUENTIAL_JOINT, f"supervision.labelled_weight={weight}")
         assert module.phase == "labelled"
         noise = module.draw()
         total = module.terms(module.inputs(torch.arange(200).unsqueeze(0), noise), noise, module.steps_done)[0]
@@ -322,10 +316,7 @@ def test_phases_see_the_images_they_name(tmp_path: Path) -> None:
     then_joint = training.build(cell(tmp_path, *MIXTURE, *SEQUENTIAL_JOINT).config, dataset)
     assert isinstance(then_joint, MixtureVAE)
     assert [then_joint.phase_of(epoch) for epoch in range(4)] == ["labelled", "labelled", "both", "both"]
-    joint = training.build(cell(tmp_path, *MIXTURE, *JOINT).config, dataset)
-    assert isinstance(joint, MixtureVAE)
-    joint.prepare_steps(joint.configure_optimizers())
-    joint.on_train_epoch_start()
+    joint = started(tmp_path, *JOINT)
     pixels, labels = joint.inputs(torch.arange(200).unsqueeze(0), joint.draw())
     assert pixels.shape == (1, 240, 64)
     assert labels.shape == (1, 240, 1, 10)
@@ -338,11 +329,7 @@ def test_phases_see_the_images_they_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("binarize", [True, False])
 def test_labelled_images_are_binary_unless_asked_for_as_they_are(binarize: bool, tmp_path: Path) -> None:
-    chosen = cell(tmp_path, *MIXTURE, *JOINT, f"supervision.binarize={binarize}")
-    module = training.build(chosen.config, load_dataset("digits", Path()))
-    assert isinstance(module, MixtureVAE)
-    module.prepare_steps(module.configure_optimizers())
-    module.on_train_epoch_start()
+    module = started(tmp_path, *JOINT, f"supervision.binarize={binarize}")
     noise = module.draw()
     images, _ = module.inputs(torch.arange(200).unsqueeze(0), noise)
     drawn = draw_labelled(module.labelled_pixels, module.labelled_classes, noise["labelled"])[0].float() / 255

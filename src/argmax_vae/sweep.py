@@ -63,10 +63,10 @@ def launch(config_name: str, overrides: list[str], multirun: bool) -> int:
 
 def summary(run: RunDirectory) -> str:
     """A line for a finished run: its directory, and its mean test bound (nats) and accuracy with 95 % intervals."""
-    path = run.path / "seeds.csv"
-    if not path.exists():
-        return f"{run.path}: done, but {path.name} is gone; remove the directory and train again"
-    seeds = pd.read_csv(path)
+    try:
+        seeds = run.seeds()
+    except UsageError as error:
+        return str(error)
     done = seeds[seeds["status"] == "done"]
     if done.empty:
         return f"{run.path}: no seed finished, {len(seeds)} diverged"
