@@ -33,7 +33,7 @@ from argmax_vae.files import require_writable, write_atomic, write_text
 from argmax_vae.pictures import class_conditional, grid
 from argmax_vae.report.statistics import mean_interval
 from argmax_vae.report.style import style
-from argmax_vae.runs import RunDirectory, origins
+from argmax_vae.runs import RunDirectory, commits
 from argmax_vae.training import build
 
 BATCH = 100
@@ -124,9 +124,7 @@ def scores(path: Path, network: nn.Module, module: AttributeVAE, real: list[floa
                     "test_bound": final["test_bound"],
                     "images_per_second": final["steps_per_second"] * plain["trainer"]["batch"] * len(module.seeds),
                     "device": final["device"],
-                    "commit": ", ".join(
-                        dict.fromkeys(filter(None, (each["commit"] for each in origins(run.provenance()))))
-                    ),
+                    "commit": commits(run.provenance()),
                 }
             )
     return rows

@@ -21,7 +21,7 @@ from argmax_vae.evaluation import load_best
 from argmax_vae.files import require_writable, write_atomic
 from argmax_vae.mixture_vae import MixtureVAE
 from argmax_vae.pictures import class_conditional, grid
-from argmax_vae.runs import RunDirectory
+from argmax_vae.runs import RunDirectory, commits
 from argmax_vae.training import build
 
 ROWS, GAP = 10, 12
@@ -45,7 +45,7 @@ def numbers(path: Path) -> pd.DataFrame:
     run = RunDirectory(path)
     chosen = run.seeds().iloc[:1].reset_index(drop=True)
     columns = ["labels", "training", "seed", "epochs", "test_clustering_accuracy", "test_bound", "device"]
-    return chosen[columns].assign(run=run.path.name, commit=run.provenance()["commit"])
+    return chosen[columns].assign(run=run.path.name, commit=commits(run.provenance()))
 
 
 def make(runs: list[Path], output: Path) -> None:

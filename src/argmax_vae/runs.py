@@ -253,6 +253,11 @@ def origins(stored: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield from origins(other)
 
 
+def commits(stored: Mapping[str, Any]) -> str:
+    """The commits that trained a part of a run, each once, from its provenance."""
+    return ", ".join(dict.fromkeys(filter(None, (each["commit"] for each in origins(stored)))))
+
+
 def shorter(plain: Mapping[str, Any]) -> RunDirectory | None:
     """The longest finished run beside this one that differs from it only in having fewer epochs, if there is one.
 
@@ -303,12 +308,11 @@ def record(run: RunDirectory, table: str, protocol: str) -> pd.DataFrame:
     config = from_plain(plain)
     before["decoder_evaluations"] = decoder_evaluations(config.estimator, config.model.n, config.model.k)
     origin = run.provenance()
-    trained_by = list(origins(origin))
     after = {
         "torch": origin["packages"]["torch"],
         "version": origin["version"],
-        "commit": ", ".join(dict.fromkeys(filter(None, (each["commit"] for each in trained_by)))),
-        "dirty": any(each["dirty"] for each in trained_by),
+        "commit": commits(origin),
+        "dirty": any(each["dirty"] for each in origins(origin)),
         "config_hash": identity(plain),
     }
     return pd.concat([pd.DataFrame([before] * len(seeds)), seeds, pd.DataFrame([after] * len(seeds))], axis=1)

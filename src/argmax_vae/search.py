@@ -141,7 +141,7 @@ def outcome(cell: Cell, metric: str) -> dict[str, Any]:
         "seeds": len(cell.config.seeds),
         "epochs": cell.config.trainer.epochs,
         "run": run.path.name,
-        "commit": run.provenance()["commit"] if run.is_done else runs.commit()[0],
+        "commit": runs.commits(run.provenance()) if run.is_done else runs.commit()[0],
     }
 
 
