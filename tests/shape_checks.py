@@ -17,6 +17,7 @@ HOOKED = tuple(
     f"argmax_vae.{module}"
     for module in (
         "candidates",
+        "counter_noise",
         "estimators",
         "latents",
         "modules",
