@@ -104,7 +104,7 @@ def test_rounded_training_is_close(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("model.channels=[0]",), r"model.channels=\[0\] must be a list of positive sizes"),
+        (("model.channels=[0]",), r"model.channels=\[0\] must be a list of sizes from 1"),
         (("model.channels=[]",), r"model.channels=\[\] must be a list of at least one size"),
         (("model.hidden=[3]",), r"model.hidden=\[3\] must be \[\] with model=attributes; set model.channels"),
         (("model.likelihood=mse",), "model.likelihood=mse must be one of bernoulli, squared_error"),

@@ -18,8 +18,8 @@ import yaml
 
 from argmax_vae import __version__, config, engines, training
 from argmax_vae.cli import REPRODUCE_EXAMPLES, TRAIN_EXAMPLES, main
-from argmax_vae.config import groups, primary_configs
 from argmax_vae.errors import UsageError
+from argmax_vae.options import groups, primary_configs
 from argmax_vae.runs import RunDirectory, scan
 from helpers import TINY, train
 
@@ -69,7 +69,7 @@ BAD_OVERRIDES = [
     ("estimator=arm model.latents=20x3", ["estimator=arm", "binary", "k = 3"]),
     ("estimator=rebar estimator.parameterization=binary model.latents=2x3", ["estimator=rebar", "binary", "k = 3"]),
     ("estimator=reinforce estimator.samples=1", ["estimator.samples=1", "at least 2", "leave_one_out"]),
-    ("estimator=relax estimator.surrogate=[0]", ["estimator.surrogate=[0]", "at least 1"]),
+    ("estimator=relax estimator.surrogate=[0]", ["estimator.surrogate=[0]", "from 1 to"]),
     ("estimator=rebar estimator.initial_temperature=0", ["estimator.initial_temperature=0.0", "greater than 0"]),
     ("estimator=gumbel_rao estimator.temperature.value=-1", ["value=-1.0", "greater than 0"]),
     ("laboratory.repeats=1", ["laboratory.repeats=1", "at least 2"]),

@@ -8,11 +8,12 @@ import yaml
 from hydra.core.config_store import ConfigStore
 
 from argmax_vae import config
-from argmax_vae.config import cells, config_directory, from_plain, groups, leaves, primary_configs
+from argmax_vae.config import cells, from_plain, leaves
 from argmax_vae.data import BINARIZATIONS, DATASETS
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.objective import KL_CHOICES
+from argmax_vae.options import config_directory, groups, primary_configs
 from argmax_vae.runs import NOT_IDENTITY, identity, run_name
 from argmax_vae.schedules import SCHEDULES
 from argmax_vae.tracking import TRACKERS

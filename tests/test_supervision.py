@@ -475,7 +475,7 @@ def bad(*overrides: str) -> str:
         (("model.gaussian_kl=none",), "model.gaussian_kl=none must be one of"),
         (("supervision.select=accuracy",), "supervision.select=accuracy needs labels"),
         (("trainer.importance_samples=5",), "trainer.importance_samples=5 must be 0 with model=mixture"),
-        (("model.gaussian=0",), "model.gaussian=0 must be at least 1"),
+        (("model.gaussian=0",), "model.gaussian=0 must be from 1 to"),
     ],
 )
 def test_bad_choices_are_named_in_one_line(overrides: tuple[str, ...], problem: str) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from argmax_vae import config, sweep, training
 from argmax_vae.cli import main
-from argmax_vae.config import Config
 from argmax_vae.files import claimed
 from argmax_vae.runs import RunDirectory, scan
+from argmax_vae.schema import Config
 from helpers import TINY, raise_after
 
 SWEEP = (*TINY, "trainer.epochs=1", "model.latents=2x2,3x2", "estimator=direct,gumbel_softmax")

@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from argmax_vae.checks import require_all_positive, require_count
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS, Estimator, EstimatorConfig
 from argmax_vae.estimators.exact import Exact, ExactConfig
@@ -69,14 +70,9 @@ class LaboratoryConfig:
             ("reference_repeats", 2),
             ("limit", 2),
         ):
-            if getattr(self, name) < smallest:
-                raise UsageError(f"laboratory.{name}={getattr(self, name)} must be at least {smallest}")
+            require_count(f"laboratory.{name}", getattr(self, name), smallest)
         for name in ("epsilon", "temperature"):
-            values = getattr(self, name)
-            if not values or any(not (value > 0 and math.isfinite(value)) for value in values):
-                raise UsageError(f"laboratory.{name}={values} must be a list of numbers greater than 0")
-            if len(set(values)) < len(values):
-                raise UsageError(f"laboratory.{name}={values} must be a list without repetitions")
+            require_all_positive(f"laboratory.{name}", getattr(self, name))
         for index, variant in enumerate(self.variants):
             variant_config(variant)
             if len(variant) < 2 or variant in self.variants[:index]:

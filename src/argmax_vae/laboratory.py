@@ -18,15 +18,17 @@ import pandas as pd
 import torch
 
 from argmax_vae import runs
-from argmax_vae.config import Config, cells, from_plain, nearest, overridden, primary_configs
+from argmax_vae.config import cells, from_plain, overridden
 from argmax_vae.data.binarization import fixed_sample, prepare
 from argmax_vae.errors import UsageError
 from argmax_vae.evaluation import load_best
 from argmax_vae.files import claimed, write_atomic
 from argmax_vae.gradients import Laboratory, LaboratoryConfig, Setting
 from argmax_vae.mixture import GaussianMixtureConfig
+from argmax_vae.options import nearest, primary_configs
 from argmax_vae.report import laboratory as report
 from argmax_vae.runs import RunDirectory
+from argmax_vae.schema import Config
 from argmax_vae.sweep import launch_cells, single
 from argmax_vae.training import build, device_of
 

@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from argmax_vae.checks import LARGEST_SIZE, require, require_fraction, require_one_of, require_sizes
 from argmax_vae.latents import gaussian_kl, kl_to_uniform, normal_from_uniform, sample_codes
 from argmax_vae.latents import gumbel_from_uniform as gumbel
-from argmax_vae.modules import ModelConfig, require
+from argmax_vae.modules import ModelConfig
 from argmax_vae.networks import ACTIVATIONS, GaussianMixtureNetworks
 from argmax_vae.objective import BoundSums
 from argmax_vae.randomness import NoiseSource
@@ -43,17 +44,11 @@ class GaussianMixtureConfig(ModelConfig):
         super().__post_init__()
         require(self.n == 1, "model.latents", self.latents, "1 x k for a mixture")
         for name in ("gaussian", "row"):
-            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
-        self.require_sizes("component_hidden")
-        require(0 <= self.dropout < 1, "model.dropout", self.dropout, "at least 0 and less than 1")
-        require(
-            self.gaussian_kl in GAUSSIAN_KL, "model.gaussian_kl", self.gaussian_kl, f"one of {', '.join(GAUSSIAN_KL)}"
-        )
-
-    def require_sizes(self, *names: str) -> None:
-        for name in names:
-            sizes = getattr(self, name)
-            require(all(size >= 1 for size in sizes), f"model.{name}", sizes, "a list of positive sizes")
+            size = getattr(self, name)
+            require(1 <= size <= LARGEST_SIZE, f"model.{name}", size, f"from 1 to {LARGEST_SIZE}")
+        require_sizes("model.component_hidden", self.component_hidden)
+        require_fraction("model.dropout", self.dropout)
+        require_one_of("model.gaussian_kl", self.gaussian_kl, GAUSSIAN_KL)
 
 
 @dataclass
@@ -69,11 +64,11 @@ class MixtureConfig(GaussianMixtureConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require_sizes("discrete_hidden", "decoder_hidden")
-        require(len(self.hidden) > 0, "model.hidden", self.hidden, "a list of at least one size")
+        require_sizes("model.discrete_hidden", self.discrete_hidden)
+        require_sizes("model.decoder_hidden", self.decoder_hidden)
+        require_sizes("model.hidden", self.hidden, at_least_one=True)
         for name in ("activation", "decoder_activation"):
-            value = getattr(self, name)
-            require(value in ACTIVATIONS, f"model.{name}", value, f"one of {', '.join(ACTIVATIONS)}")
+            require_one_of(f"model.{name}", getattr(self, name), ACTIVATIONS)
 
 
 @dataclass
@@ -95,9 +90,8 @@ class AttributeConfig(GaussianMixtureConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.hidden == [], "model.hidden", self.hidden, "[] with model=attributes; set model.channels")
-        self.require_sizes("channels")
-        require(len(self.channels) > 0, "model.channels", self.channels, "a list of at least one size")
-        require(self.likelihood in LIKELIHOODS, "model.likelihood", self.likelihood, f"one of {', '.join(LIKELIHOODS)}")
+        require_sizes("model.channels", self.channels, at_least_one=True)
+        require_one_of("model.likelihood", self.likelihood, LIKELIHOODS)
 
 
 class MixtureReconstruction:

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from argmax_vae import objective
 from argmax_vae.candidates import FORMS, CandidateLosses
+from argmax_vae.checks import LARGEST_SIZE, require, require_count, require_one_of, require_positive, require_sizes
 from argmax_vae.data.binarization import BINARIZATIONS, fixed_sample, prepare, prepare_for_evaluation
 from argmax_vae.data.datasets import Dataset
-from argmax_vae.errors import UsageError
 from argmax_vae.estimators import Estimator
 from argmax_vae.networks import PRECISIONS, Networks, set_in_layers, set_precision
 from argmax_vae.objective import BoundSums, ObjectiveConfig
@@ -23,12 +23,6 @@ from argmax_vae.processes import WHOLE, Part
 from argmax_vae.randomness import SeedNoise
 from argmax_vae.reconstruction import LIKELIHOODS, Reconstruction
 from argmax_vae.steps import CapturedSteps, CompiledOrEager, EagerSteps, Noise
-
-
-def require(condition: bool, key: str, value: object, allowed: str) -> None:
-    """Raise UsageError `key=value must be allowed` unless the condition holds."""
-    if not condition:
-        raise UsageError(f"{key}={value} must be {allowed}")
 
 
 @dataclass
@@ -42,11 +36,13 @@ class ModelConfig:
     def __post_init__(self) -> None:
         valid = re.fullmatch(r"(0|[1-9][0-9]*)x(0|[1-9][0-9]*)", self.latents) is not None
         require(valid, "model.latents", self.latents, "n x k, such as 20x10")
+        short = len(self.latents) <= 2 * len(str(LARGEST_SIZE)) + 1 and self.n * self.k <= LARGEST_SIZE
+        require(short, "model.latents", self.latents, f"n x k with n times k at most {LARGEST_SIZE}")
         require(self.n >= 1, "model.latents", self.latents, "n x k with n at least 1")
         require(self.k >= 2, "model.latents", self.latents, "n x k with k at least 2")
         plain_name = re.fullmatch(r"[A-Za-z0-9_]+", self.name) is not None
         require(plain_name, "model.name", self.name, "letters, digits and underscores")
-        require(all(size >= 1 for size in self.hidden), "model.hidden", self.hidden, "a list of positive sizes")
+        require_sizes("model.hidden", self.hidden)
 
     @property
     def n(self) -> int:
@@ -68,7 +64,7 @@ class DeepConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.likelihood in LIKELIHOODS, "model.likelihood", self.likelihood, f"one of {', '.join(LIKELIHOODS)}")
+        require_one_of("model.likelihood", self.likelihood, LIKELIHOODS)
 
 
 @dataclass
@@ -82,11 +78,10 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         require(self.name == "adam", "optim.name", self.name, "adam")
-        rate = self.learning_rate
-        require(rate > 0 and math.isfinite(rate), "optim.learning_rate", rate, "greater than 0")
+        require_positive("optim.learning_rate", self.learning_rate)
         valid = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
         require(valid, "optim.betas", self.betas, "two numbers in [0, 1)")
-        require(self.epsilon > 0, "optim.epsilon", self.epsilon, "greater than 0")
+        require_positive("optim.epsilon", self.epsilon)
 
 
 @dataclass
@@ -107,16 +102,8 @@ class TrainerConfig:
     evaluation_batch: int = 1000
 
     def __post_init__(self) -> None:
-        for name in (
-            "epochs",
-            "batch",
-            "evaluate_every",
-            "curve_samples",
-            "final_samples",
-            "evaluation_batch",
-        ):
-            require(getattr(self, name) >= 1, f"trainer.{name}", getattr(self, name), "at least 1")
-        require(self.importance_samples >= 0, "trainer.importance_samples", self.importance_samples, "at least 0")
+        for name, value in vars(self).items():
+            require_count(f"trainer.{name}", value, 0 if name == "importance_samples" else 1)
 
 
 @dataclass
@@ -141,12 +128,11 @@ class RuntimeConfig:
     checkpoint_every: int = 10
 
     def __post_init__(self) -> None:
-        require(self.device in ("auto", "cpu", "cuda"), "runtime.device", self.device, "one of auto, cpu, cuda")
-        require(self.precision in PRECISIONS, "runtime.precision", self.precision, f"one of {', '.join(PRECISIONS)}")
-        require(self.processes >= 1, "runtime.processes", self.processes, "at least 1")
-        require(self.chunk >= 1, "runtime.chunk", self.chunk, "at least 1")
-        require(self.candidates in FORMS, "runtime.candidates", self.candidates, f"one of {', '.join(FORMS)}")
-        require(self.checkpoint_every >= 1, "runtime.checkpoint_every", self.checkpoint_every, "at least 1")
+        require_one_of("runtime.device", self.device, ("auto", "cpu", "cuda"))
+        require_one_of("runtime.precision", self.precision, PRECISIONS)
+        require_one_of("runtime.candidates", self.candidates, FORMS)
+        for name in ("processes", "chunk", "checkpoint_every"):
+            require_count(f"runtime.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from argmax_vae.checks import require_one_of, require_positive
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import Estimate, Estimator
 from argmax_vae.latents import gumbel_from_uniform, kl_to_uniform, relaxed_kl, sample_codes
@@ -31,10 +32,8 @@ class ObjectiveConfig:
     prior_temperature: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.kl not in KL_CHOICES:
-            raise UsageError(f"objective.kl={self.kl} must be one of {', '.join(KL_CHOICES)}")
-        if not (self.prior_temperature > 0 and math.isfinite(self.prior_temperature)):
-            raise UsageError(f"objective.prior_temperature={self.prior_temperature} must be greater than 0")
+        require_one_of("objective.kl", self.kl, KL_CHOICES)
+        require_positive("objective.prior_temperature", self.prior_temperature)
 
     def validate_estimator(self, estimator: type[Estimator], name: str) -> None:
         """Raise UsageError when the estimator lacks the relaxed codes that `concrete` needs."""

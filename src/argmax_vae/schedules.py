@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from argmax_vae.errors import UsageError
+from argmax_vae.checks import require_count, require_positive
 
 
 @dataclass
@@ -27,11 +27,9 @@ class Schedule:
         raise NotImplementedError
 
     def require_positive(self, *fields: str) -> None:
-        """Raise UsageError unless each named field is greater than zero and finite."""
+        """Raise UsageError unless each named field is greater than 0 and finite, in float32 too."""
         for name in fields:
-            value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)):
-                raise UsageError(f"{name}={value} must be greater than 0 and finite")
+            require_positive(name, getattr(self, name))
 
 
 @dataclass
@@ -65,7 +63,8 @@ class Exponential(Schedule):
     minimum: float = 0.1
 
     def __post_init__(self) -> None:
-        self.require_positive("start", "rate", "every", "minimum")
+        self.require_positive("start", "rate", "minimum")
+        require_count("every", self.every)
 
     def __call__(self, step: Tensor) -> Tensor:
         held = (step // self.every) * self.every
@@ -85,7 +84,8 @@ class Linear(Schedule):
     steps: int = 100_000
 
     def __post_init__(self) -> None:
-        self.require_positive("start", "end", "steps")
+        self.require_positive("start", "end")
+        require_count("steps", self.steps)
 
     def __call__(self, step: Tensor) -> Tensor:
         done = (step.to(torch.float32) / self.steps).clamp_max(1.0)
@@ -105,7 +105,8 @@ class Cosine(Schedule):
     steps: int = 100_000
 
     def __post_init__(self) -> None:
-        self.require_positive("start", "end", "steps")
+        self.require_positive("start", "end")
+        require_count("steps", self.steps)
 
     def __call__(self, step: Tensor) -> Tensor:
         done = (step.to(torch.float32) / self.steps).clamp_max(1.0)

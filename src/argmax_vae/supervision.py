@@ -8,6 +8,7 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from argmax_vae.checks import POSITIVE, is_positive, require, require_count, require_one_of, require_positive
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import EstimatorConfig
 from argmax_vae.estimators.base import Estimate
@@ -69,15 +70,13 @@ class SupervisionConfig:
             ("source", SOURCES),
             ("select", SELECTIONS),
         ):
-            if getattr(self, name) not in allowed:
-                raise UsageError(f"supervision.{name}={getattr(self, name)} must be one of {', '.join(allowed)}")
+            require_one_of(f"supervision.{name}", getattr(self, name), allowed)
         for name in ("weight", "labelled_weight"):
-            value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)):
-                raise UsageError(f"supervision.{name}={value} must be greater than 0")
-        for name, smallest in (("labels", 0), ("labelled_value", 0), ("labelled_batch", 1), ("labelled_visits", 1)):
-            if not getattr(self, name) >= smallest:
-                raise UsageError(f"supervision.{name}={getattr(self, name)} must be at least {smallest}")
+            require_positive(f"supervision.{name}", getattr(self, name))
+        for name, smallest in (("labels", 0), ("labelled_batch", 1), ("labelled_visits", 1)):
+            require_count(f"supervision.{name}", getattr(self, name), smallest)
+        value = self.labelled_value
+        require(value == 0 or is_positive(value), "supervision.labelled_value", value, f"0, or {POSITIVE}")
         if (self.labels > 0) != (self.training != "none"):
             raise UsageError(
                 f"supervision.labels={self.labels} does not fit supervision.training={self.training}: "

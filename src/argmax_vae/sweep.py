@@ -10,12 +10,14 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from argmax_vae import engines, runs
-from argmax_vae.config import Cell, Config, cells, config_directory
+from argmax_vae.config import Cell, cells
 from argmax_vae.errors import UsageError
 from argmax_vae.files import claimed, require_writable
+from argmax_vae.options import config_directory
 from argmax_vae.report import semi_supervised, tables
 from argmax_vae.report.statistics import mean_interval
 from argmax_vae.runs import RunDirectory
+from argmax_vae.schema import Config
 from argmax_vae.tracking import publish_table
 
 DONE, SOME_FAILED, BAD_USAGE = 0, 1, 2

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from argmax_vae.checks import require_one_of, require_text
 from argmax_vae.errors import UsageError
 from argmax_vae.files import write_atomic
 from argmax_vae.report.statistics import mean_interval
@@ -33,10 +34,9 @@ class TrackerConfig:
     per_seed: bool = False
 
     def __post_init__(self) -> None:
-        if self.name not in TRACKERS:
-            raise UsageError(f"tracker.name={self.name} must be one of {', '.join(TRACKERS)}")
-        if self.mode not in ("offline", "online"):
-            raise UsageError(f"tracker.mode={self.mode} must be offline or online")
+        require_one_of("tracker.name", self.name, TRACKERS)
+        require_one_of("tracker.mode", self.mode, ("offline", "online"))
+        require_text("tracker.project", self.project)
 
 
 @dataclass(frozen=True)

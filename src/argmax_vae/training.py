@@ -21,7 +21,7 @@ from pytorch_lightning.utilities.warnings import PossibleUserWarning
 from argmax_vae import joining, runs
 from argmax_vae.attribute_vae import AttributeVAE, check_shape
 from argmax_vae.checkpoints import load_checkpoint
-from argmax_vae.config import Config
+from argmax_vae.checks import require
 from argmax_vae.data.datasets import Dataset
 from argmax_vae.data.index_blocks import EvaluationBlocks, TrainingBlocks, loader
 from argmax_vae.errors import UsageError
@@ -29,11 +29,12 @@ from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.files import claimed, require_writable, write_atomic, write_keeping
 from argmax_vae.mixture import AttributeConfig, GaussianMixtureConfig
 from argmax_vae.mixture_vae import MixtureVAE, check_labels
-from argmax_vae.modules import DiscreteVAE, require
+from argmax_vae.modules import DiscreteVAE
 from argmax_vae.pictures import pictures_of
 from argmax_vae.processes import WHOLE, Part, SharedBatches, in_processes
 from argmax_vae.progress import Progress
 from argmax_vae.runs import RunDirectory
+from argmax_vae.schema import Config
 from argmax_vae.tracking import RunLabels, Tracker, open_tracker
 
 CLAIM_SECONDS = 0.5

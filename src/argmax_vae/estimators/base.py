@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from argmax_vae.checks import require_count, require_one_of
 from argmax_vae.errors import UsageError
 from argmax_vae.randomness import NoiseSource
 from argmax_vae.reconstruction import CodeLoss
@@ -27,9 +28,7 @@ class EstimatorConfig:
 
     def require_choice(self, field_name: str, allowed: tuple[str, ...]) -> None:
         """Raise UsageError unless the field holds one of the allowed words."""
-        value = getattr(self, field_name)
-        if value not in allowed:
-            raise UsageError(f"estimator.{field_name}={value} must be one of {', '.join(allowed)}")
+        require_one_of(f"estimator.{field_name}", getattr(self, field_name), allowed)
 
     def require_binary(self, k: int, choice: str = "") -> None:
         """Raise UsageError, naming the choice that asks for it, unless k = 2."""
@@ -38,10 +37,8 @@ class EstimatorConfig:
             raise UsageError(f"{what} needs binary latents, k = 2; model.latents has k = {k}")
 
     def require_at_least(self, field_name: str, smallest: int) -> None:
-        """Raise UsageError unless the field is at least `smallest`."""
-        value = getattr(self, field_name)
-        if value < smallest:
-            raise UsageError(f"estimator.{field_name}={value} must be at least {smallest}")
+        """Raise UsageError unless the field is a count of at least `smallest`."""
+        require_count(f"estimator.{field_name}", getattr(self, field_name), smallest)
 
 
 @dataclass(frozen=True)

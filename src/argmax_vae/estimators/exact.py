@@ -3,6 +3,7 @@
 Its cost limits it to small latent spaces. The kⁿ codes are the same for every image, so they are decoded once.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +28,7 @@ class ExactConfig(EstimatorConfig):
         self.require_at_least("limit", 2)
 
     def validate_latents(self, n: int, k: int) -> None:
-        if k**n > self.limit:
+        if n * math.log(k) > math.log(self.limit) + 1 or k**n > self.limit:
             raise UsageError(
                 f"estimator=exact enumerates k^n codes: {k}^{n} is beyond estimator.limit={self.limit}; "
                 "choose smaller model.latents or another estimator"

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from argmax_vae.errors import UsageError
+from argmax_vae.checks import require_finite, require_positive
 from argmax_vae.estimators.base import Estimate, Estimator, EstimatorConfig, with_gradient
 from argmax_vae.latents import (
     binary_codes,
@@ -53,8 +53,8 @@ class RebarConfig(EstimatorConfig):
     def __post_init__(self) -> None:
         self.require_choice("parameterization", PARAMETERIZATIONS)
         self.require_choice("reduction", REDUCTIONS)
-        if not (self.initial_temperature > 0 and math.isfinite(self.initial_temperature)):
-            raise UsageError(f"estimator.initial_temperature={self.initial_temperature} must be greater than 0")
+        require_positive("estimator.initial_temperature", self.initial_temperature)
+        require_finite("estimator.initial_eta", self.initial_eta)
 
     def validate_latents(self, n: int, k: int) -> None:
         if self.parameterization == "binary":

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from argmax_vae.checks import require_fraction
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators.base import Estimate, Estimator, EstimatorConfig, with_gradient
 from argmax_vae.latents import gumbel_from_uniform, sample_codes
@@ -39,8 +40,7 @@ class ReinforceConfig(EstimatorConfig):
             raise UsageError(
                 f"estimator.samples={self.samples} must be at least 2 for estimator.baseline=leave_one_out"
             )
-        if not 0 <= self.decay < 1:
-            raise UsageError(f"estimator.decay={self.decay} must be in [0, 1)")
+        require_fraction("estimator.decay", self.decay)
 
     def describe_schedule(self) -> str:
         return f"M = {self.samples}, {self.baseline.replace('_', ' ')}"

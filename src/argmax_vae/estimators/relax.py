@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from argmax_vae.errors import UsageError
+from argmax_vae.checks import require_sizes
 from argmax_vae.estimators.rebar import Parameters, Rebar, RebarConfig
 from argmax_vae.randomness import generator_for
 from argmax_vae.reconstruction import CodeLoss
@@ -30,8 +30,7 @@ class RelaxConfig(RebarConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if any(size < 1 for size in self.surrogate):
-            raise UsageError(f"estimator.surrogate={self.surrogate} must be a list of sizes of at least 1")
+        require_sizes("estimator.surrogate", self.surrogate)
 
 
 class Relax(Rebar):
