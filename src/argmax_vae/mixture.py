@@ -130,12 +130,12 @@ class MixtureReconstruction:
         selected = (codes.detach().squeeze(-2) * self.divergences).sum(-1)
         return losses + selected - selected.detach()
 
-    @torch.no_grad()
     def candidates(self) -> Float[Tensor, "seeds batch k"]:
-        """Losses of all k components."""
-        outputs = self.networks.decode_components(self.gaussian)
-        losses = self.loss(outputs, self.images.unsqueeze(1)).movedim(1, -1)
-        return losses + self.divergences if self.kl == "candidate" else losses
+        """Losses of all k components, without a gradient."""
+        with torch.no_grad():
+            outputs = self.networks.decode_components(self.gaussian)
+            losses = self.loss(outputs, self.images.unsqueeze(1)).movedim(1, -1)
+            return losses + self.divergences if self.kl == "candidate" else losses
 
     def with_candidates(
         self, codes: Float[Tensor, "*rows 1 k"]

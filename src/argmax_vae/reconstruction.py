@@ -111,7 +111,8 @@ class Reconstruction:
         if not self.networks.decoder.is_linear or self.networks.likelihood != "bernoulli":
             self.form.path = "first-layer differences"
             own = self.losses(outputs, codes)
-            return own, self.first_layer_differences(codes, own)
+            with torch.no_grad():
+                return own, self.first_layer_differences(codes, own)
         with torch.no_grad():
             seeds, batch = self.images.shape[:2]
             folded = codes.reshape(-1, seeds, batch, n, k).movedim(0, 1)
@@ -120,12 +121,11 @@ class Reconstruction:
             changed = losses.unflatten(1, (-1, batch)).movedim(1, 0).reshape(codes.shape)
         return self.losses(outputs, codes), changed
 
-    @torch.no_grad()
     def dense(self, codes: Float[Tensor, "*rows n k"]) -> Float[Tensor, "*rows n k"]:
         """Candidate losses by decoding every changed code: the reference for every faster form."""
-        return candidates.dense(self, codes)
+        with torch.no_grad():
+            return candidates.dense(self, codes)
 
-    @torch.no_grad()
     def first_layer_differences(
         self, codes: Float[Tensor, "*rows n k"], own: Float[Tensor, "*rows"]
     ) -> Float[Tensor, "*rows n k"]:
