@@ -30,6 +30,7 @@ from torch import Tensor
 from argmax_vae.checks import require_all_positive, require_count
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS, Estimator, EstimatorConfig
+from argmax_vae.estimators.base import SYMBOLS, schedule_names
 from argmax_vae.estimators.exact import Exact, ExactConfig
 from argmax_vae.estimators.local_expectation import LocalExpectation, LocalExpectationConfig
 from argmax_vae.networks import Networks
@@ -37,7 +38,6 @@ from argmax_vae.randomness import SeedNoise
 from argmax_vae.reconstruction import CodeLoss, Reconstruction
 from argmax_vae.schedules import Constant, Schedule
 
-SYMBOLS = {"epsilon": "ε", "temperature": "τ"}
 ADAPTATION_RATE = 0.01
 STEP = 0
 
@@ -138,7 +138,7 @@ def settings(laboratory: LaboratoryConfig, n: int, k: int) -> list[Setting]:
         except UsageError:
             continue
         config_class = ESTIMATORS[variant["name"]].config_class
-        swept = [inner.name for inner in fields(config_class) if inner.type is Schedule]
+        swept = schedule_names(config_class)
         if not swept:
             found.append(Setting(config_class(**variant), choices))
         for name in swept:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, cast, runtime_checkable
+from typing import cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -11,31 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from argmax_vae import candidates
+from argmax_vae.estimators.base import CodeLoss
 from argmax_vae.latents import log_probability
 from argmax_vae.networks import Networks, SeedLinear
 from argmax_vae.products import seed_product
-
-
-@runtime_checkable
-class CodeLoss(Protocol):
-    """What an estimator knows of the model: per-image losses of codes, in nats.
-
-    Codes have shape (*samples, *leading, n, k) when the logits have shape (*leading, n, k).
-    """
-
-    def __call__(self, codes: Float[Tensor, "*rows n k"]) -> Float[Tensor, "*rows"]:
-        """Loss of each code, differentiable in the code and in the decoder."""
-        ...
-
-    def with_candidates(
-        self, codes: Float[Tensor, "*rows n k"]
-    ) -> tuple[Float[Tensor, "*rows"], Float[Tensor, "*rows n k"]]:
-        """The loss of one-hot codes, differentiable in the decoder, and those of all one-coordinate changes, not."""
-        ...
-
-    def shared(self, codes: Float[Tensor, "codes n k"]) -> Float[Tensor, "*leading codes"]:
-        """Losses of the same codes for every image, differentiable in the decoder."""
-        ...
 
 
 def bernoulli_loss(

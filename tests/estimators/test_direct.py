@@ -20,7 +20,7 @@ from argmax_vae.latents import gumbel_from_uniform, sample_codes
 from argmax_vae.networks import Networks
 from argmax_vae.randomness import PlainNoise
 from argmax_vae.reconstruction import Folded, Reconstruction
-from argmax_vae.schedules import Constant
+from argmax_vae.schedules import Constant, Exponential
 from chance import FALSE_ALARM, counts_p_value, mean_p_value
 from tabular import TabularLoss, code_probabilities, exact_gradient
 
@@ -178,7 +178,7 @@ def test_gradient_is_put_on_the_logits(generator: torch.Generator) -> None:
 
 def test_epsilon_follows_its_schedule(generator: torch.Generator) -> None:
     logits, loss = problem(2, 3, generator)
-    estimator = Direct(DirectConfig())
+    estimator = Direct(DirectConfig(epsilon=Exponential()))
     noise = estimator.noise((2, 3), PlainNoise(generator, torch.float64))
     estimate = estimator(logits, loss, noise, torch.tensor(200_000))
     assert estimate.metrics["epsilon"].item() == pytest.approx(math.exp(-2))

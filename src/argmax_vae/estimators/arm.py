@@ -10,13 +10,12 @@ Unbiased. The gradient for (φ_0, φ_1) is (−∇_a, ∇_a). Cost: two decoder 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from argmax_vae.estimators.base import Estimate, Estimator, EstimatorConfig, with_gradient
+from argmax_vae.estimators.base import Codes, EstimatorConfig, FromLosses, Logits, Losses, Noise, Scheduled
 from argmax_vae.latents import binary_codes, binary_logits
 from argmax_vae.randomness import NoiseSource
-from argmax_vae.reconstruction import CodeLoss
 
 
 @dataclass
@@ -29,38 +28,30 @@ class ArmConfig(EstimatorConfig):
         self.require_binary(k)
 
 
-class Arm(Estimator):
+class Arm(FromLosses):
     """(θ(b̃) − θ(b))(u − 1/2)."""
 
     config_class = ArmConfig
 
-    def noise(self, shape: tuple[int, ...], source: NoiseSource) -> dict[str, Tensor]:
+    def noise(self, shape: tuple[int, ...], source: NoiseSource) -> Noise:
         return {"uniform": source.uniform(shape[:-1])}
 
-    def forward(
-        self,
-        logits: Float[Tensor, "*leading n 2"],
-        loss: CodeLoss,
-        noise: dict[str, Tensor],
-        step: Int[Tensor, ""],
-    ) -> Estimate:
-        logit, uniform = binary_logits(logits.detach()), noise["uniform"]
-        pair = torch.stack([uniform < torch.sigmoid(logit), uniform > torch.sigmoid(-logit)]).to(logits.dtype)
-        losses = loss(binary_codes(pair))
-        with torch.no_grad():
-            gradient = self.gradient(losses[1] - losses[0], pair, logit, uniform)
-        mean_loss = losses.mean(0)
-        return Estimate(
-            objective=with_gradient(mean_loss, logits, torch.stack([-gradient, gradient], -1)),
-            loss=mean_loss.detach(),
-        )
+    def codes(self, logits: Logits, noise: Noise) -> Codes:
+        """The antithetic pair (b, b̃)."""
+        logit, uniform = binary_logits(logits), noise["uniform"]
+        pair = torch.stack([uniform < torch.sigmoid(logit), uniform > torch.sigmoid(-logit)])
+        return binary_codes(pair.to(logits.dtype))
 
-    def gradient(
+    def gradient(self, logits: Logits, codes: Codes, losses: Losses, noise: Noise, scheduled: Scheduled) -> Logits:
+        pair, difference = codes[..., 1], (losses[1] - losses[0]).unsqueeze(-1)
+        slope = difference * self.weight(pair, binary_logits(logits), noise["uniform"])
+        return torch.stack([-slope, slope], -1)
+
+    def weight(
         self,
-        difference: Float[Tensor, "*leading"],
         pair: Float[Tensor, "2 *leading n"],
         logit: Float[Tensor, "*leading n"],
         uniform: Float[Tensor, "*leading n"],
     ) -> Float[Tensor, "*leading n"]:
-        """The estimate of ∇_a from the difference of losses θ(b̃) − θ(b)."""
-        return difference.unsqueeze(-1) * (uniform - 0.5)
+        """What the difference θ(b̃) − θ(b) of losses is multiplied by to estimate ∇_a."""
+        return uniform - 0.5

@@ -1,16 +1,61 @@
-"""What every estimator is: it turns logits and a loss into an objective whose backward pass is its gradient."""
+"""What every estimator is: it turns logits and a loss into an objective whose backward pass is its gradient.
+
+Most are one of two kinds, and a subclass then writes its equation alone:
+
+- `FromLosses` makes the gradient from losses of hard codes: the subclass writes `gradient`;
+- `Pathwise` differentiates the loss of codes that depend on the logits: the subclass writes `codes`.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from argmax_vae.checks import require_count, require_one_of
 from argmax_vae.errors import UsageError
+from argmax_vae.latents import gumbel_from_uniform, sample_codes
 from argmax_vae.randomness import NoiseSource
-from argmax_vae.reconstruction import CodeLoss
+from argmax_vae.schedules import Schedule
+
+Logits = Float[Tensor, "*leading n k"]
+Codes = Float[Tensor, "samples *leading n k"]
+Losses = Float[Tensor, "samples *leading"]
+Noise = dict[str, Tensor]
+Scheduled = dict[str, Tensor]
+Step = Int[Tensor, ""]
+
+SYMBOLS = {"epsilon": "ε", "temperature": "τ"}
+"""How tables write the scheduled choices of estimators."""
+
+
+@runtime_checkable
+class CodeLoss(Protocol):
+    """What an estimator knows of the model: per-image losses of codes, in nats.
+
+    Codes have shape (*samples, *leading, n, k) when the logits have shape (*leading, n, k).
+    """
+
+    def __call__(self, codes: Float[Tensor, "*rows n k"]) -> Float[Tensor, "*rows"]:
+        """Loss of each code, differentiable in the code and in the decoder."""
+        ...
+
+    def with_candidates(
+        self, codes: Float[Tensor, "*rows n k"]
+    ) -> tuple[Float[Tensor, "*rows"], Float[Tensor, "*rows n k"]]:
+        """The loss of one-hot codes, differentiable in the decoder, and those of all one-coordinate changes, not."""
+        ...
+
+    def shared(self, codes: Float[Tensor, "codes n k"]) -> Float[Tensor, "*leading codes"]:
+        """Losses of the same codes for every image, differentiable in the decoder."""
+        ...
+
+
+def schedule_names(config_class: type) -> tuple[str, ...]:
+    """The choices of an estimator that a schedule changes during training, such as ε."""
+    return tuple(choice.name for choice in fields(config_class) if choice.type is Schedule)
 
 
 @dataclass
@@ -24,7 +69,8 @@ class EstimatorConfig:
 
     def describe_schedule(self) -> str:
         """Which ε or τ it uses, for tables; empty when it has none."""
-        return ""
+        names = schedule_names(type(self))
+        return ", ".join(f"{SYMBOLS.get(name, name)} = {getattr(self, name).describe()}" for name in names)
 
     def require_choice(self, field_name: str, allowed: tuple[str, ...]) -> None:
         """Raise UsageError unless the field holds one of the allowed words."""
@@ -39,6 +85,16 @@ class EstimatorConfig:
     def require_at_least(self, field_name: str, smallest: int) -> None:
         """Raise UsageError unless the field is a count of at least `smallest`."""
         require_count(f"estimator.{field_name}", getattr(self, field_name), smallest)
+
+
+@dataclass
+class SampledConfig(EstimatorConfig):
+    """`samples`: noise samples per image, averaged."""
+
+    samples: int = 1
+
+    def __post_init__(self) -> None:
+        self.require_at_least("samples", 1)
 
 
 @dataclass(frozen=True)
@@ -60,15 +116,22 @@ class Estimate:
 class Estimator(nn.Module):
     """A gradient estimator. Randomness is drawn by `noise` and used by `forward`, which is a pure function of it.
 
-    `has_relaxed_codes`: its estimates carry relaxed codes.
+    `has_relaxed_codes`: its estimates carry relaxed codes; `learns_from_latents`: the size of what it learns depends on
+    n and k.
     """
 
     config_class: ClassVar[type[EstimatorConfig]]
     has_relaxed_codes: ClassVar[bool] = False
+    learns_from_latents: ClassVar[bool] = False
 
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
+        self.scheduled_choices = schedule_names(type(config))
+
+    def scheduled(self, step: Step) -> Scheduled:
+        """The values at this step of the choices that a schedule changes, by their names."""
+        return {name: getattr(self.config, name)(step) for name in self.scheduled_choices}
 
     def prepare(self, n: int, k: int, seeds: Sequence[int] | None = None) -> "Estimator":
         """Make what is learned or remembered, once, before use; returns itself.
@@ -82,17 +145,60 @@ class Estimator(nn.Module):
 
     def noise(self, shape: tuple[int, ...], source: NoiseSource) -> dict[str, Tensor]:
         """The random numbers of one step for logits of this shape (*leading, n, k)."""
-        raise NotImplementedError
+        return {"uniform": source.uniform(shape, samples=self.config.samples)}
 
-    def forward(
-        self,
-        logits: Float[Tensor, "*leading n k"],
-        loss: CodeLoss,
-        noise: dict[str, Tensor],
-        step: Int[Tensor, ""],
-    ) -> Estimate:
+    def forward(self, logits: Logits, loss: CodeLoss, noise: Noise, step: Step) -> Estimate:
         """The estimate for a batch; `step` is the number of steps done, for schedules."""
         raise NotImplementedError
+
+
+class FromLosses(Estimator):
+    """An estimator whose gradient is made from the losses of hard codes. Subclasses write `gradient`.
+
+    `asks_for_candidates`: whether `gradient` is given the losses of all one-coordinate changes of the codes,
+    (samples, *leading, n, k), in place of those of the codes themselves, (samples, *leading).
+    """
+
+    asks_for_candidates: ClassVar[bool] = False
+
+    def codes(self, logits: Logits, noise: Noise) -> Codes:
+        """Hard codes whose losses are asked for: by default samples of q."""
+        return sample_codes(logits, gumbel_from_uniform(noise["uniform"]))
+
+    def gradient(self, logits: Logits, codes: Codes, losses: Tensor, noise: Noise, scheduled: Scheduled) -> Logits:
+        """The estimate of ∇_φ E_q[θ] from losses in nats; called without recording derivatives.
+
+        `scheduled` has the values of the scheduled choices, such as `epsilon`.
+        """
+        raise NotImplementedError
+
+    def forward(self, logits: Logits, loss: CodeLoss, noise: Noise, step: Step) -> Estimate:
+        scheduled = self.scheduled(step)
+        frozen = logits.detach()
+        codes = self.codes(frozen, noise)
+        losses, candidates = loss.with_candidates(codes) if self.asks_for_candidates else (loss(codes), None)
+        with torch.no_grad():
+            seen = losses.detach() if candidates is None else candidates
+            gradient = self.gradient(frozen, codes, seen, noise, scheduled)
+        mean_loss = losses.mean(0)
+        objective = with_gradient(mean_loss, logits, gradient)
+        return Estimate(objective=objective, loss=mean_loss.detach(), metrics=scheduled)
+
+
+class Pathwise(Estimator):
+    """An estimator that differentiates the loss of codes that depend on the logits. Subclasses write `codes`."""
+
+    def codes(self, logits: Logits, noise: Noise, scheduled: Scheduled) -> Codes:
+        """Codes for the decoder, whose derivative in the logits is the estimator's.
+
+        `scheduled` has the values of the scheduled choices, such as `temperature`.
+        """
+        raise NotImplementedError
+
+    def forward(self, logits: Logits, loss: CodeLoss, noise: Noise, step: Step) -> Estimate:
+        scheduled = self.scheduled(step)
+        losses = loss(self.codes(logits, noise, scheduled)).mean(0)
+        return Estimate(objective=losses, loss=losses.detach(), metrics=scheduled)
 
 
 def with_gradient(
@@ -103,3 +209,10 @@ def with_gradient(
     """`value` unchanged, with `gradient` as its derivative with respect to the logits."""
     linear = (gradient.detach() * logits).sum((-2, -1))
     return value + linear - linear.detach()
+
+
+def decoded_as(
+    hard: Float[Tensor, "*rows n k"], relaxed: Float[Tensor, "*relaxed_rows n k"]
+) -> Float[Tensor, "*rows n k"]:
+    """The values of `hard` with the derivative of `relaxed`: a straight-through code."""
+    return hard + (relaxed - relaxed.detach())

@@ -12,75 +12,39 @@ leaves the limit unchanged.
 
 from dataclasses import dataclass, field
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
-
-from argmax_vae.estimators.base import Estimate, Estimator, EstimatorConfig, with_gradient
-from argmax_vae.latents import gumbel_from_uniform, one_hot_argmax, sample_codes
-from argmax_vae.randomness import NoiseSource
-from argmax_vae.reconstruction import CodeLoss
-from argmax_vae.schedules import Exponential, Schedule
+from argmax_vae.estimators.base import Codes, FromLosses, Logits, Noise, SampledConfig, Scheduled
+from argmax_vae.latents import gumbel_from_uniform, one_hot_argmax
+from argmax_vae.schedules import Constant, Schedule
 
 DIRECTIONS = ("toward", "away", "symmetric")
 
 
 @dataclass
-class DirectConfig(EstimatorConfig):
-    """`epsilon`: schedule of ε; `direction`: one of DIRECTIONS; `samples`: noise samples per image, averaged."""
+class DirectConfig(SampledConfig):
+    """`epsilon`: schedule of ε; `direction`: one of DIRECTIONS."""
 
     name: str = "direct"
-    epsilon: Schedule = field(default_factory=Exponential)
+    epsilon: Schedule = field(default_factory=Constant)
     direction: str = "toward"
-    samples: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.require_choice("direction", DIRECTIONS)
-        self.require_at_least("samples", 1)
-
-    def describe_schedule(self) -> str:
-        return f"ε = {self.epsilon.describe()}"
 
 
-class Direct(Estimator):
+class Direct(FromLosses):
     """(z − z_{−ε})/ε and its two siblings."""
 
     config_class = DirectConfig
+    asks_for_candidates = True
 
-    def noise(self, shape: tuple[int, ...], source: NoiseSource) -> dict[str, Tensor]:
-        return {"uniform": source.uniform(shape, samples=self.config.samples)}
-
-    def forward(
-        self,
-        logits: Float[Tensor, "*leading n k"],
-        loss: CodeLoss,
-        noise: dict[str, Tensor],
-        step: Int[Tensor, ""],
-    ) -> Estimate:
-        epsilon = self.config.epsilon(step)
-        gumbel = gumbel_from_uniform(noise["uniform"])
-        codes = sample_codes(logits, gumbel)
-        losses, candidates = loss.with_candidates(codes)
-        with torch.no_grad():
-            gradient = self.difference(logits + gumbel, candidates, codes, epsilon).mean(0)
-        mean_loss = losses.mean(0)
-        return Estimate(
-            objective=with_gradient(mean_loss, logits, gradient),
-            loss=mean_loss.detach(),
-            metrics={"epsilon": epsilon},
-        )
-
-    def difference(
-        self,
-        scores: Float[Tensor, "samples *leading n k"],
-        candidates: Float[Tensor, "samples *leading n k"],
-        codes: Float[Tensor, "samples *leading n k"],
-        epsilon: Float[Tensor, ""],
-    ) -> Float[Tensor, "samples *leading n k"]:
-        """The finite difference of two arg max codes, on the side that `direction` names."""
+    def gradient(self, logits: Logits, codes: Codes, candidates: Codes, noise: Noise, scheduled: Scheduled) -> Logits:
+        epsilon = scheduled["epsilon"]
+        scores, change = logits + gumbel_from_uniform(noise["uniform"]), epsilon * candidates
         if self.config.direction == "toward":
-            return (codes - one_hot_argmax(scores - epsilon * candidates)) / epsilon
-        higher = one_hot_argmax(scores + epsilon * candidates)
-        if self.config.direction == "away":
-            return (higher - codes) / epsilon
-        return (higher - one_hot_argmax(scores - epsilon * candidates)) / (2 * epsilon)
+            difference = (codes - one_hot_argmax(scores - change)) / epsilon
+        elif self.config.direction == "away":
+            difference = (one_hot_argmax(scores + change) - codes) / epsilon
+        else:
+            difference = (one_hot_argmax(scores + change) - one_hot_argmax(scores - change)) / (2 * epsilon)
+        return difference.mean(0)

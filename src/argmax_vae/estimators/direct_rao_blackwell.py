@@ -16,15 +16,10 @@ its bias, of order ε, or ε² if symmetric.
 
 from dataclasses import dataclass
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
-
-from argmax_vae.estimators.base import Estimate, with_gradient
+from argmax_vae.estimators.base import Codes, Logits, Noise, Scheduled
 from argmax_vae.estimators.direct import Direct, DirectConfig
-from argmax_vae.latents import conditional_gumbel_scores, gumbel_from_uniform, one_hot_argmax, sample_codes
+from argmax_vae.latents import conditional_gumbel_scores, one_hot_argmax
 from argmax_vae.randomness import NoiseSource
-from argmax_vae.reconstruction import CodeLoss
 
 CONDITIONS = ("code", "others")
 
@@ -52,42 +47,15 @@ class DirectRaoBlackwell(Direct):
 
     config_class = DirectRaoBlackwellConfig
 
-    def noise(self, shape: tuple[int, ...], source: NoiseSource) -> dict[str, Tensor]:
+    def noise(self, shape: tuple[int, ...], source: NoiseSource) -> Noise:
         noise = super().noise(shape, source)
         if self.config.given == "code":
             noise["inner"] = source.uniform(shape, samples=self.config.inner_samples * self.config.samples)
         return noise
 
-    def forward(
-        self,
-        logits: Float[Tensor, "*leading n k"],
-        loss: CodeLoss,
-        noise: dict[str, Tensor],
-        step: Int[Tensor, ""],
-    ) -> Estimate:
-        epsilon = self.config.epsilon(step)
-        codes = sample_codes(logits, gumbel_from_uniform(noise["uniform"]))
-        losses, candidates = loss.with_candidates(codes)
-        with torch.no_grad():
-            centred = candidates - candidates[..., :1]
-            gradient = self.averaged(logits, codes, centred, noise, epsilon).mean(0)
-        mean_loss = losses.mean(0)
-        return Estimate(
-            objective=with_gradient(mean_loss, logits, gradient),
-            loss=mean_loss.detach(),
-            metrics={"epsilon": epsilon},
-        )
-
-    def averaged(
-        self,
-        logits: Float[Tensor, "*leading n k"],
-        codes: Float[Tensor, "samples *leading n k"],
-        candidates: Float[Tensor, "samples *leading n k"],
-        noise: dict[str, Tensor],
-        epsilon: Float[Tensor, ""],
-    ) -> Float[Tensor, "samples *leading n k"]:
-        """The difference that `direction` names, averaged over the noise that remains."""
-        shift = epsilon * candidates
+    def gradient(self, logits: Logits, codes: Codes, candidates: Codes, noise: Noise, scheduled: Scheduled) -> Logits:
+        epsilon = scheduled["epsilon"]
+        shift = epsilon * (candidates - candidates[..., :1])
         if self.config.given == "others":
             start = logits.softmax(-1)
             lower, higher = (logits - shift).softmax(-1), (logits + shift).softmax(-1)
@@ -97,5 +65,7 @@ class DirectRaoBlackwell(Direct):
             scores = conditional_gumbel_scores(logits, codes, inner)
             lower, higher = one_hot_argmax(scores - shift).mean(0), one_hot_argmax(scores + shift).mean(0)
         if self.config.direction == "symmetric":
-            return (higher - lower) / (2 * epsilon)
-        return (start - lower) / epsilon if self.config.direction == "toward" else (higher - start) / epsilon
+            difference = (higher - lower) / (2 * epsilon)
+        else:
+            difference = (start - lower) / epsilon if self.config.direction == "toward" else (higher - start) / epsilon
+        return difference.mean(0)

@@ -28,12 +28,10 @@ class DisArm(Arm):
 
     config_class = DisArmConfig
 
-    def gradient(
+    def weight(
         self,
-        difference: Float[Tensor, "*leading"],
         pair: Float[Tensor, "2 *leading n"],
         logit: Float[Tensor, "*leading n"],
         uniform: Float[Tensor, "*leading n"],
     ) -> Float[Tensor, "*leading n"]:
-        sign = pair[1] - pair[0]
-        return difference.unsqueeze(-1) / 2 * sign * torch.sigmoid(logit.abs())
+        return (pair[1] - pair[0]) / 2 * torch.sigmoid(logit.abs())

@@ -7,14 +7,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
 from argmax_vae.errors import UsageError
-from argmax_vae.estimators.base import Estimate, Estimator, EstimatorConfig
+from argmax_vae.estimators.base import CodeLoss, Estimate, Estimator, EstimatorConfig, Logits, Noise, Step
 from argmax_vae.latents import all_codes
 from argmax_vae.randomness import NoiseSource
-from argmax_vae.reconstruction import CodeLoss
 
 
 @dataclass
@@ -40,16 +37,10 @@ class Exact(Estimator):
 
     config_class = ExactConfig
 
-    def noise(self, shape: tuple[int, ...], source: NoiseSource) -> dict[str, Tensor]:
+    def noise(self, shape: tuple[int, ...], source: NoiseSource) -> Noise:
         return {}
 
-    def forward(
-        self,
-        logits: Float[Tensor, "*leading n k"],
-        loss: CodeLoss,
-        noise: dict[str, Tensor],
-        step: Int[Tensor, ""],
-    ) -> Estimate:
+    def forward(self, logits: Logits, loss: CodeLoss, noise: Noise, step: Step) -> Estimate:
         n, k = logits.shape[-2:]
         codes = all_codes(n, k, logits.device).to(logits.dtype)
         log_probabilities = torch.einsum("...ij,cij->...c", logits.log_softmax(-1), codes)

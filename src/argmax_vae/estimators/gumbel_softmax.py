@@ -8,30 +8,18 @@ as that with respect to y.
 
 from dataclasses import dataclass, field
 
-from jaxtyping import Float, Int
-from torch import Tensor
-
-from argmax_vae.estimators.base import Estimate, Estimator, EstimatorConfig
+from argmax_vae.estimators.base import CodeLoss, Estimate, Estimator, Logits, Noise, SampledConfig, Step, decoded_as
 from argmax_vae.latents import exp_concrete_sample, gumbel_from_uniform, one_hot_argmax
-from argmax_vae.randomness import NoiseSource
-from argmax_vae.reconstruction import CodeLoss
-from argmax_vae.schedules import Exponential, Schedule
+from argmax_vae.schedules import Constant, Schedule
 
 
 @dataclass
-class GumbelSoftmaxConfig(EstimatorConfig):
-    """`temperature`: schedule of τ; `straight_through`: decode hard codes; `samples`: noise samples per image."""
+class GumbelSoftmaxConfig(SampledConfig):
+    """`temperature`: schedule of τ; `straight_through`: decode hard codes."""
 
     name: str = "gumbel_softmax"
-    temperature: Schedule = field(default_factory=Exponential)
+    temperature: Schedule = field(default_factory=Constant)
     straight_through: bool = False
-    samples: int = 1
-
-    def __post_init__(self) -> None:
-        self.require_at_least("samples", 1)
-
-    def describe_schedule(self) -> str:
-        return f"τ = {self.temperature.describe()}"
 
 
 class GumbelSoftmax(Estimator):
@@ -40,21 +28,12 @@ class GumbelSoftmax(Estimator):
     config_class = GumbelSoftmaxConfig
     has_relaxed_codes = True
 
-    def noise(self, shape: tuple[int, ...], source: NoiseSource) -> dict[str, Tensor]:
-        return {"uniform": source.uniform(shape, samples=self.config.samples)}
-
-    def forward(
-        self,
-        logits: Float[Tensor, "*leading n k"],
-        loss: CodeLoss,
-        noise: dict[str, Tensor],
-        step: Int[Tensor, ""],
-    ) -> Estimate:
+    def forward(self, logits: Logits, loss: CodeLoss, noise: Noise, step: Step) -> Estimate:
         temperature = self.config.temperature(step)
         log_codes = exp_concrete_sample(logits, gumbel_from_uniform(noise["uniform"]), temperature)
         codes = log_codes.exp()
         if self.config.straight_through:
-            codes = one_hot_argmax(codes.detach()) + (codes - codes.detach())
+            codes = decoded_as(one_hot_argmax(codes.detach()), codes)
         losses = loss(codes).mean(0)
         return Estimate(
             objective=losses,

@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from argmax_vae.checks import require_finite, require_positive
-from argmax_vae.estimators.base import Estimate, Estimator, EstimatorConfig, with_gradient
+from argmax_vae.estimators.base import CodeLoss, Estimate, Estimator, EstimatorConfig, with_gradient
 from argmax_vae.latents import (
     binary_codes,
     binary_logits,
@@ -34,7 +34,6 @@ from argmax_vae.latents import (
     one_hot_argmax,
 )
 from argmax_vae.randomness import NoiseSource
-from argmax_vae.reconstruction import CodeLoss
 
 PARAMETERIZATIONS = ("categorical", "binary")
 REDUCTIONS = ("image", "batch")

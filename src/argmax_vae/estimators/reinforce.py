@@ -11,21 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from argmax_vae.checks import require_fraction
 from argmax_vae.errors import UsageError
-from argmax_vae.estimators.base import Estimate, Estimator, EstimatorConfig, with_gradient
-from argmax_vae.latents import gumbel_from_uniform, sample_codes
-from argmax_vae.randomness import NoiseSource
-from argmax_vae.reconstruction import CodeLoss
+from argmax_vae.estimators.base import Codes, FromLosses, Logits, Losses, Noise, SampledConfig, Scheduled
 
 BASELINES = ("leave_one_out", "moving_average", "none")
 
 
 @dataclass
-class ReinforceConfig(EstimatorConfig):
+class ReinforceConfig(SampledConfig):
     """`samples`: M; `baseline`: one of BASELINES; `decay`: of the moving average, per step."""
 
     name: str = "reinforce"
@@ -34,8 +31,8 @@ class ReinforceConfig(EstimatorConfig):
     decay: float = 0.99
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.require_choice("baseline", BASELINES)
-        self.require_at_least("samples", 1)
         if self.baseline == "leave_one_out" and self.samples < 2:
             raise UsageError(
                 f"estimator.samples={self.samples} must be at least 2 for estimator.baseline=leave_one_out"
@@ -46,7 +43,7 @@ class ReinforceConfig(EstimatorConfig):
         return f"M = {self.samples}, {self.baseline.replace('_', ' ')}"
 
 
-class Reinforce(Estimator):
+class Reinforce(FromLosses):
     """(θ(z) − b)(z − softmax(φ)), averaged over samples."""
 
     config_class = ReinforceConfig
@@ -61,25 +58,11 @@ class Reinforce(Estimator):
         self.register_buffer("weight", torch.zeros(shape))
         return self
 
-    def noise(self, shape: tuple[int, ...], source: NoiseSource) -> dict[str, Tensor]:
-        return {"uniform": source.uniform(shape, samples=self.config.samples)}
+    def gradient(self, logits: Logits, codes: Codes, losses: Losses, noise: Noise, scheduled: Scheduled) -> Logits:
+        score = codes - logits.softmax(-1)
+        return ((losses - self.baseline(losses))[..., None, None] * score).mean(0)
 
-    def forward(
-        self,
-        logits: Float[Tensor, "*leading n k"],
-        loss: CodeLoss,
-        noise: dict[str, Tensor],
-        step: Int[Tensor, ""],
-    ) -> Estimate:
-        codes = sample_codes(logits, gumbel_from_uniform(noise["uniform"]))
-        losses = loss(codes)
-        with torch.no_grad():
-            score = codes - logits.softmax(-1)
-            gradient = ((losses - self.baseline(losses))[..., None, None] * score).mean(0)
-        mean_loss = losses.mean(0)
-        return Estimate(objective=with_gradient(mean_loss, logits, gradient), loss=mean_loss.detach())
-
-    def baseline(self, losses: Float[Tensor, "samples *leading"]) -> Float[Tensor, "samples *leading"]:
+    def baseline(self, losses: Losses) -> Losses:
         """b for every sample; the moving average is of the steps before this one, corrected for its start at zero."""
         if self.config.baseline == "leave_one_out":
             return (losses.sum(0) - losses) / (len(losses) - 1)

@@ -16,9 +16,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from argmax_vae.checks import require_sizes
+from argmax_vae.estimators.base import CodeLoss
 from argmax_vae.estimators.rebar import Parameters, Rebar, RebarConfig
 from argmax_vae.randomness import generator_for
-from argmax_vae.reconstruction import CodeLoss
 
 
 @dataclass
@@ -37,6 +37,7 @@ class Relax(Rebar):
     """The control variate is the relaxed loss plus a learned function of the scores."""
 
     config_class = RelaxConfig
+    learns_from_latents = True
 
     def prepare(self, n: int, k: int, seeds: Sequence[int] | None = None) -> "Relax":
         super().prepare(n, k, seeds)
