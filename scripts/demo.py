@@ -14,6 +14,7 @@ from argmax_vae.report.plots import curve_with_band
 from argmax_vae.report.statistics import mean_interval
 from argmax_vae.report.style import style
 from argmax_vae.runs import RunDirectory
+from argmax_vae.streams import protect
 from argmax_vae.sweep import launch
 
 
@@ -68,4 +69,5 @@ def draw(found: dict[str, Path], latents: str) -> Figure:
 
 
 if __name__ == "__main__":
+    protect()
     sys.exit(main())

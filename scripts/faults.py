@@ -23,6 +23,7 @@ from pathlib import Path
 import pandas as pd
 
 from argmax_vae.files import write_text
+from argmax_vae.streams import protect
 
 SWEEP = (
     *("section61", "data=digits", "experiment=written_direct", "model.latents=3x2,6x2,1x8", "seeds=[0,1]"),
@@ -217,4 +218,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    protect()
     sys.exit(main(sys.argv[1:]))

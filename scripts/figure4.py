@@ -34,6 +34,7 @@ from argmax_vae.pictures import class_conditional, grid
 from argmax_vae.report.statistics import mean_interval
 from argmax_vae.report.style import style
 from argmax_vae.runs import RunDirectory, commits
+from argmax_vae.streams import protect
 from argmax_vae.training import build
 
 BATCH = 100
@@ -267,4 +268,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    protect()
     sys.exit(main(sys.argv[1:]))

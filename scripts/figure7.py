@@ -22,6 +22,7 @@ from argmax_vae.files import require_writable, write_atomic
 from argmax_vae.mixture_vae import MixtureVAE
 from argmax_vae.pictures import class_conditional, grid
 from argmax_vae.runs import RunDirectory, commits
+from argmax_vae.streams import protect
 from argmax_vae.training import build
 
 ROWS, GAP = 10, 12
@@ -79,4 +80,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    protect()
     sys.exit(main(sys.argv[1:]))

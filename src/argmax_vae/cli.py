@@ -1,7 +1,8 @@
 """The command line: verbs that parse arguments, call one function each, and turn errors into one line.
 
 Nothing heavy is imported before a verb needs it, so --help and report answer at once.
-Exit codes: 0 done, 1 some cells failed, 2 bad usage or configuration, 130 interrupted (the same command goes on).
+Exit codes: 0 done, 1 some cells failed, 2 bad usage or configuration, 130 interrupted (the same command goes on), 141
+nobody read what the command is there to print.
 """
 
 import argparse
@@ -9,10 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from argmax_vae import __version__
+from argmax_vae import __version__, streams
 from argmax_vae.errors import UsageError
 
 DONE, SOME_FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+WRITE_FILES = ("train", "reproduce", "search", "gradients")
+"""The verbs that are there for the files that they write; what others print is their answer."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -186,7 +189,9 @@ BENCH_EXAMPLES = """\
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a verb and return its exit code."""
+    """Run a verb and return its exit code. Without arguments this is the command line of the process."""
+    if arguments is None:
+        streams.protect()
     try:
         given = parsed(arguments)
         verb = {
@@ -202,7 +207,8 @@ def main(arguments: list[str] | None = None) -> int:
             "compare": compare_verb,
             "bench": bench_verb,
         }[given.verb]
-        return verb(given)
+        code = verb(given)
+        return code if given.verb in WRITE_FILES else streams.exit_code(code)
     except UsageError as error:
         print(f"argmax-vae: {error}", file=sys.stderr)
         return BAD_USAGE

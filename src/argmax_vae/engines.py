@@ -22,6 +22,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
+from argmax_vae import streams
 from argmax_vae.errors import UsageError
 
 Answer = TypeVar("Answer")
@@ -77,6 +78,7 @@ class Task(Generic[Answer]):
     command: Sequence[str] = field(default_factory=lambda: tuple(sys.argv))
 
     def __call__(self, composed: DictConfig) -> Answer:
+        streams.protect()
         os.chdir(self.directory)
         sys.argv = list(self.command)
         if self.devices:

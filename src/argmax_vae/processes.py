@@ -16,6 +16,7 @@ import torch.distributed as dist
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
+from argmax_vae import streams
 from argmax_vae.errors import UsageError
 from argmax_vae.randomness import NoiseSource
 
@@ -113,6 +114,7 @@ def enter(
     arguments: tuple[Any, ...],
 ) -> None:
     """What a new process does: say in the environment, for Lightning, which one it is, and call the function."""
+    streams.protect()
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "LOCAL_RANK": str(rank)}
     torch.set_num_threads(threads)
     try:
