@@ -5,9 +5,8 @@ import math
 import pytest
 import torch
 from scipy import stats
-from torch import Tensor, nn
+from torch import nn
 
-from argmax_vae import products
 from argmax_vae.networks import Networks, SeedLinear, SeedMLP
 from argmax_vae.randomness import generator_for
 from chance import FALSE_ALARM
@@ -93,33 +92,3 @@ def test_sizes_and_layout(generator: torch.Generator) -> None:
     logits = networks.encode(images)
     assert logits.shape == (2, 3, 2, 4)
     torch.testing.assert_close(logits[..., 1, 2], networks.encoder(images)[..., 1 * 4 + 2])
-
-
-def product_and_gradients(left: Tensor, right: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
-    left, right = left.detach().requires_grad_(), right.detach().requires_grad_()
-    product = products.seed_product(left, right)
-    return product, *torch.autograd.grad((product * weight).sum(), (left, right))
-
-
-@pytest.mark.parametrize("onednn", [False, True])
-@pytest.mark.parametrize("shape", [(1, 1, 1), (100, 784, 20), (3, 17, 5)])
-@pytest.mark.parametrize("transposed", [False, True])
-def test_product_with_a_seed_axis(
-    shape: tuple[int, int, int],
-    transposed: bool,
-    onednn: bool,
-    generator: torch.Generator,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Product and both gradients in float32, with oneDNN where it is present and without, against float64."""
-    monkeypatch.setattr(products, "ONEDNN", onednn and products.has_onednn())
-    rows, inner, columns = shape
-    left = torch.randn(2, rows, inner, generator=generator)
-    right = torch.randn(2, inner, columns, generator=generator)
-    if transposed:
-        right = right.transpose(1, 2).contiguous().transpose(1, 2)
-    weight = torch.randn(2, rows, columns, generator=generator)
-    found = product_and_gradients(left, right, weight)
-    expected = product_and_gradients(left.double(), right.double(), weight.double())
-    for value, reference in zip(found, expected, strict=True):
-        torch.testing.assert_close(value.double(), reference, rtol=1e-5, atol=1e-4)

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from argmax_vae.products import compiler_options
+
 Noise = dict[str, Tensor]
 Step = Callable[[Int64[Tensor, "seeds batch"], Noise], Tensor]
 
@@ -21,7 +23,9 @@ class CompiledOrEager:
     def __init__(self, function: Callable[..., Any]) -> None:
         torch.compiler.reset()
         self.function = function
-        self.run: Callable[..., Any] = torch.compile(function, dynamic=False, fullgraph=True)
+        self.run: Callable[..., Any] = torch.compile(
+            function, dynamic=False, fullgraph=True, options=compiler_options()
+        )
         self.path = "compiled"
         self.tried = False
 
