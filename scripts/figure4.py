@@ -29,10 +29,10 @@ from argmax_vae.config import from_plain
 from argmax_vae.data import Dataset, Images
 from argmax_vae.errors import UsageError
 from argmax_vae.evaluation import load_best
-from argmax_vae.files import require_writable, write_atomic, write_text
+from argmax_vae.files import require_writable, write_atomic, write_csv, write_text
 from argmax_vae.pictures import class_conditional, grid
 from argmax_vae.report.statistics import mean_interval
-from argmax_vae.report.style import style
+from argmax_vae.report.style import markdown, style
 from argmax_vae.runs import RunDirectory, commits
 from argmax_vae.streams import protect
 from argmax_vae.training import build
@@ -146,7 +146,7 @@ def table(frame: pd.DataFrame) -> str:
             values.append(f"{interval.mean:.{digits}f}{half}")
         speed = f"{cell['images_per_second'].mean():.0f}"
         cells = [style(estimator).label, str(labels), str(epochs), attribute, *values, speed, str(len(cell))]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append("| " + " | ".join(map(markdown, cells)) + " |")
     real = frame.groupby("attribute", sort=False)["classifier_on_real"].first()
     known = ", ".join(f"{name} {share:.3f}" for name, share in real.items())
     frequent = frame.groupby("attribute", sort=False)["more_frequent_value"].first()
@@ -243,7 +243,7 @@ def make(paths: list[Path], output: Path, codes: int, epochs: int) -> None:
     frame = pd.DataFrame([row for path, module, _ in loaded for row in scores(path, network, module, real, codes)])
     shares = dict(zip(first.attributes, most_frequent(dataset.test, len(first.attributes)), strict=True))
     frame.insert(frame.columns.get_loc("classifier_on_real") + 1, "more_frequent_value", frame["attribute"].map(shares))
-    write_atomic(output / "figure4.csv", lambda temporary: frame.to_csv(temporary, index=False))
+    write_csv(output / "figure4.csv", frame)
     grids = [(title(path), faces(module, dataset, ROWS["figure4"])) for path, module, _ in loaded]
     write_atomic(output / "figure4.png", partial(draw(grids, first.attributes).savefig, format="png"))
     image = Image.fromarray((faces(first, dataset, ROWS["figure8"]) * 255).round().astype("uint8"))

@@ -18,7 +18,7 @@ from argmax_vae.attribute_vae import AttributeVAE
 from argmax_vae.config import from_plain
 from argmax_vae.errors import UsageError
 from argmax_vae.evaluation import load_best
-from argmax_vae.files import require_writable, write_atomic
+from argmax_vae.files import require_writable, write_atomic, write_csv
 from argmax_vae.mixture_vae import MixtureVAE
 from argmax_vae.pictures import class_conditional, grid
 from argmax_vae.runs import RunDirectory, commits
@@ -62,7 +62,7 @@ def make(runs: list[Path], output: Path) -> None:
     image = Image.fromarray((both * 255).round().astype(np.uint8))
     image = image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST)
     write_atomic(output, lambda temporary: image.save(temporary, format="PNG"))
-    write_atomic(output.with_suffix(".csv"), lambda temporary: frame.to_csv(temporary, index=False))
+    write_csv(output.with_suffix(".csv"), frame)
     print(output)
 
 

@@ -292,8 +292,8 @@ def test_damaged_kernel_is_not_used(empty_cache: Path, monkeypatch: pytest.Monke
     compiler = script(empty_cache / "compiler", "echo 1.0")
     monkeypatch.setenv("CXX", str(compiler))
     target = native.cache_directory() / f"softplus_sums-{native.identity(str(compiler))}.so"
-    target.parent.mkdir()
     target.write_bytes(b"not a library")
+    target.chmod(0o700)
     assert load_anew() is None
 
 
@@ -307,3 +307,51 @@ def test_kernel_is_built_once(empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(native, "build", refuse)
     assert load_anew() is not None
+
+
+def test_what_others_could_have_written_is_built_anew(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = script(empty_cache / "compiler", "echo 1.0")
+    monkeypatch.setenv("CXX", str(compiler))
+    target = native.cache_directory() / f"softplus_sums-{native.identity(str(compiler))}.so"
+    built: list[Path] = []
+    monkeypatch.setattr(native, "build", lambda compiler, target: built.append(target))
+    planted = empty_cache / "planted.so"
+    planted.write_bytes(b"not a library")
+    planted.chmod(0o700)
+    target.symlink_to(planted)
+    assert load_anew() is None
+    target.unlink()
+    target.write_bytes(b"not a library")
+    target.chmod(0o722)
+    assert load_anew() is None
+    assert built == [target, target]
+    monkeypatch.setattr(native.os, "geteuid", lambda: os.getuid() + 1)
+    assert not native.is_own(planted)
+
+
+def test_the_cache_is_for_its_owner_alone(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = empty_cache / "argmax-vae"
+    folder.chmod(0o777)
+    assert native.cache_directory() == folder
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    elsewhere = empty_cache / "elsewhere"
+    elsewhere.mkdir()
+    folder.rmdir()
+    folder.symlink_to(elsewhere)
+    own = empty_cache / f"argmax-vae-{os.geteuid()}"
+    assert native.cache_directory() == own
+    assert stat.S_IMODE(own.stat().st_mode) == 0o700
+    own.rmdir()
+    own.symlink_to(elsewhere)
+    with pytest.raises(PermissionError, match="set XDG_CACHE_HOME to a folder of your own"):
+        native.cache_directory()
+    assert load_anew() is None
+    assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize("given", ["", "relative"])
+def test_a_cache_is_never_in_the_working_directory(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", given)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert native.cache_directory() == tmp_path / "home" / ".cache" / "argmax-vae"

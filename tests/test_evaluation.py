@@ -1,11 +1,14 @@
 """Evaluating stored networks again: the same numbers for the same samples, one line for what cannot be evaluated."""
 
 import shutil
+import zipfile
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
+from argmax_vae.checkpoints import load_checkpoint
 from argmax_vae.errors import UsageError
 from argmax_vae.evaluation import evaluate_run
 from argmax_vae.runs import RunDirectory
@@ -83,3 +86,14 @@ def test_networks_of_another_configuration_are_refused(run: RunDirectory, tmp_pa
     (tmp_path / "best.ckpt").write_bytes((run.path / "best.ckpt").read_bytes())
     with pytest.raises(UsageError, match="another configuration"):
         evaluate_run(tmp_path, [])
+
+
+def test_a_checkpoint_that_would_grow_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "best.ckpt"
+    torch.save({"networks": torch.zeros(10**6)}, tmp_path / "whole")
+    assert load_checkpoint(tmp_path / "whole")["networks"].shape == (10**6,)
+    with zipfile.ZipFile(tmp_path / "whole") as whole, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as small:
+        for name in whole.namelist():
+            small.writestr(name, whole.read(name))
+    with pytest.raises(UsageError, match="damaged"):
+        load_checkpoint(path)

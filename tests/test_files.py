@@ -5,10 +5,20 @@ import json
 import os
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from argmax_vae.errors import UsageError
-from argmax_vae.files import require_writable, write_atomic, write_json, write_keeping, write_text
+from argmax_vae.files import (
+    claimed,
+    csv_text,
+    require_writable,
+    write_atomic,
+    write_csv,
+    write_json,
+    write_keeping,
+    write_text,
+)
 
 
 def test_text_and_json_come_back(tmp_path: Path) -> None:
@@ -18,7 +28,6 @@ def test_text_and_json_come_back(tmp_path: Path) -> None:
     content = (tmp_path / "value.json").read_text(encoding="utf-8")
     assert json.loads(content) == {"b": 1, "a": ["τ"]}
     assert content.index('"b"') < content.index('"a"')
-    assert (tmp_path / "value.json").stat().st_mode & 0o777 == 0o644
 
 
 def test_a_failing_writer_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
@@ -90,3 +99,29 @@ def test_what_a_file_was_is_kept_beside_it(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(UsageError):
         write_keeping(path, before, fail)
     assert {entry.name: entry.read_text() for entry in tmp_path.iterdir()} == {"last": "3", "previous": "2"}
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_have_the_permissions_that_the_umask_leaves(umask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        write_text(tmp_path / "text", "x")
+        with claimed(tmp_path / "lock", 0):
+            modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    assert modes == {"text": mode, "lock": mode}
+
+
+def test_text_is_no_formula_in_csv_and_numbers_stay(tmp_path: Path) -> None:
+    texts = ["=1+1", "+cmd", "-x", "@sum", "\t=1", "−3", "plain", "", "-1e5", "+0.5", "-inf", "'=1"]
+    frame = pd.DataFrame({"text": texts, "number": -0.5, "=head": 1})
+    write_csv(tmp_path / "table.csv", frame)
+    read = pd.read_csv(tmp_path / "table.csv", dtype=str, keep_default_na=False)
+    expected = ["'=1+1", "'+cmd", "'-x", "'@sum", "'\t=1", "−3", "plain", "", "-1e5", "+0.5", "-inf", "'=1"]
+    assert read.columns.tolist() == ["text", "number", "'=head"]
+    assert read["text"].tolist() == expected
+    assert set(read["number"]) == {"-0.5"}
+    assert csv_text(read) == (tmp_path / "table.csv").read_text(encoding="utf-8")
+    assert frame["text"].tolist() == texts

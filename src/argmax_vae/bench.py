@@ -13,7 +13,7 @@ from argmax_vae import native
 from argmax_vae.data.datasets import Dataset, Images
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
-from argmax_vae.files import write_atomic
+from argmax_vae.files import write_csv
 from argmax_vae.modules import DeepConfig, DiscreteVAE, ModelConfig, OptimConfig, RuntimeConfig, TrainerConfig
 from argmax_vae.objective import ObjectiveConfig
 from argmax_vae.runs import device_name
@@ -129,7 +129,7 @@ def run_bench(
     frame = with_ratios(pd.DataFrame(rows))
     print("\n" + summary(frame))
     if output is not None:
-        write_atomic(output, lambda temporary: frame.to_csv(temporary, index=False))
+        write_csv(output, frame)
     return frame
 
 

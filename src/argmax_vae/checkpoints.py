@@ -1,5 +1,6 @@
 """Checkpoints as they are read: plain dicts of tensors and values, nothing in them is executed."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"{path} does not exist; train the run first")
     try:
+        refuse_more_than_is_there(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:
         raise UsageError(f"{path} is damaged; remove it and run the same command again") from None
     if not isinstance(loaded, dict):
         raise UsageError(f"{path} is no checkpoint of argmax-vae")
     return loaded
+
+
+def refuse_more_than_is_there(path: Path) -> None:
+    """Raise BadZipFile when an archive's members claim more bytes than it has: checkpoints are not compressed."""
+    with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+            raise zipfile.BadZipFile(f"{path} would grow when it is read")

@@ -103,6 +103,8 @@ def take_device(devices: Sequence[str]) -> None:
             lock.acquire(timeout=0)
         except Timeout:
             continue
+        except OSError as error:
+            raise UsageError(f"{GROUP}=gpus: cannot lock {lock.lock_file}: {error.strerror}; remove it") from None
         HELD.append(lock)
         os.environ["CUDA_VISIBLE_DEVICES"] = device
         return

@@ -1,5 +1,7 @@
 """Files that are either whole or not there: written under a temporary name, then renamed."""
 
+from __future__ import annotations
+
 import errno
 import json
 import os
@@ -8,11 +10,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from argmax_vae.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
@@ -27,13 +32,20 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         os.close(handle)
         temporary = Path(name)
         write(temporary)
-        temporary.chmod(0o644)
+        temporary.chmod(0o666 & ~umask())
         temporary.replace(path)
     except OSError as error:
         raise cannot_write(path, error) from None
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def umask() -> int:
+    """The permissions that the user's umask takes from new files; it can only be read by setting it."""
+    value = os.umask(0o077)
+    os.umask(value)
+    return value
 
 
 def cannot_write(path: Path, error: OSError) -> UsageError:
@@ -69,7 +81,7 @@ def claimed(path: Path, seconds: float) -> Iterator[bool]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
+        lock = FileLock(path, mode=0o666 & ~umask())
         lock.acquire(timeout=seconds)
     except Timeout:
         yield False
@@ -95,6 +107,39 @@ def require_writable(directory: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically; bytes of a file's name that are no text are written as escapes."""
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))
+
+
+def write_csv(path: Path, frame: pd.DataFrame) -> None:
+    """Write a table as csv atomically, no text in it a formula."""
+    plain = without_formulas(frame)
+    write_atomic(path, lambda temporary: plain.to_csv(temporary, index=False))
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """A table as csv, no text in it a formula."""
+    return without_formulas(frame).to_csv(index=False, lineterminator="\n")
+
+
+def without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with all text as `without_formula`: a spreadsheet would execute what starts with =, +, - or @."""
+    plain = frame.rename(columns=without_formula)
+    for name in plain.columns:
+        if plain[name].dtype.kind not in "biuf":
+            changed = {value: text for value in plain[name].unique() if (text := without_formula(value)) is not value}
+            if changed:
+                plain[name] = [changed.get(value, value) for value in plain[name]]
+    return plain
+
+
+def without_formula(value: Any) -> Any:
+    """The value itself, or with an apostrophe in front if it is text that starts like a formula and is no number."""
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from argmax_vae import runs
 from argmax_vae.checkpoints import load_checkpoint
-from argmax_vae.files import write_atomic, write_json
+from argmax_vae.files import write_atomic, write_csv, write_json
 from argmax_vae.runs import RunDirectory
 
 TABLES = ("metrics.csv", "seeds.csv", "confusion.csv")
@@ -77,7 +77,7 @@ def join(run: RunDirectory, plain: Mapping[str, Any], found: Mapping[RunDirector
             frame = in_order(pd.concat(frames, ignore_index=True), wanted)
             if "seconds" in frame:
                 frame = frame.assign(seconds=seconds, steps_per_second=(frame["steps"] / seconds).round(2))
-            write_atomic(run.path / name, partial(frame.to_csv, index=False))
+            write_csv(run.path / name, frame)
     order = [seed for seeds in found.values() for seed in seeds]
     positions = torch.tensor([order.index(seed) for seed in wanted])
     for target in (run.checkpoint, run.best):

@@ -10,7 +10,6 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from argmax_vae.config import cells, from_plain, overridden
 from argmax_vae.data.binarization import fixed_sample, prepare
 from argmax_vae.errors import UsageError
 from argmax_vae.evaluation import load_best
-from argmax_vae.files import claimed, write_atomic
+from argmax_vae.files import claimed, write_csv
 from argmax_vae.gradients import Laboratory, LaboratoryConfig, Setting
 from argmax_vae.mixture import GaussianMixtureConfig
 from argmax_vae.options import nearest, primary_configs
@@ -63,10 +62,10 @@ def measure_gradients(target: str, overrides: list[str]) -> int:
     frame = measured(run, config)
     if of_record:
         results = Path(config.paths.results)
-        write_atomic(results / f"{config.table}.csv", partial(frame.to_csv, index=False))
+        write_csv(results / f"{config.table}.csv", frame)
         written = [results / f"{config.table}.csv", *report.write(config.table, results)]
     else:
-        write_atomic(run.path / "gradients.csv", partial(frame.to_csv, index=False))
+        write_csv(run.path / "gradients.csv", frame)
         written = [run.path / "gradients.csv", *report.write("gradients", run.path)]
         if kept:
             stays = Path(config.paths.results) / f"{config.table}.csv"
@@ -117,7 +116,7 @@ def measured(run: RunDirectory, config: Config) -> pd.DataFrame:
         for rows in bench.run(lambda setting: setting_key(setting) in done):
             frames.append(pd.DataFrame(rows).assign(**origin))
             frame = pd.concat(frames, ignore_index=True)
-            write_atomic(kept, partial(frame.to_csv, index=False))
+            write_csv(kept, frame)
         return report.load(kept)
 
 

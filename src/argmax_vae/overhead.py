@@ -13,7 +13,7 @@ import torch
 
 from argmax_vae.bench import synthetic_images
 from argmax_vae.config import cells
-from argmax_vae.files import write_atomic
+from argmax_vae.files import write_csv
 from argmax_vae.runs import RunDirectory, device_name
 from argmax_vae.tracking import TRACKERS
 from argmax_vae.training import device_of, fit
@@ -80,5 +80,5 @@ def run_overhead(output: Path | None, epochs: int = 10) -> pd.DataFrame:
         print(f"{tracker:12} {rows[-1]['overhead_percent']:6.2f} % of {rows[-1]['seconds']:.1f} seconds", flush=True)
     frame = pd.DataFrame(rows)
     if output is not None:
-        write_atomic(output, lambda temporary: frame.to_csv(temporary, index=False))
+        write_csv(output, frame)
     return frame

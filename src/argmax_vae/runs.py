@@ -29,7 +29,7 @@ from PIL import Image
 
 from argmax_vae import __version__
 from argmax_vae.errors import UsageError
-from argmax_vae.files import claimed, write_atomic, write_json, write_text
+from argmax_vae.files import claimed, write_atomic, write_csv, write_json, write_text
 
 NOT_IDENTITY = ("runtime", "tracker", "paths", "table", "protocol", "chosen", "laboratory")
 
@@ -159,7 +159,7 @@ class RunDirectory:
     def write_table(self, name: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
         """Write rows as csv; `columns` is the header of a table without rows."""
         frame = pd.DataFrame(rows, columns=None if rows else list(columns))
-        write_atomic(self.path / name, lambda temporary: frame.to_csv(temporary, index=False))
+        write_csv(self.path / name, frame)
 
     def write_picture(self, name: str, picture: np.ndarray) -> None:
         """Write a grey (height, width) or coloured (height, width, 3) picture with values in [0, 1] as PNG."""
@@ -364,7 +364,7 @@ def merge_into(path: Path, rows: pd.DataFrame) -> None:
         columns = [name for name in CELL_COLUMNS if name in rows and name in others]
         kept = ~cells_of(others, columns).isin(set(cells_of(rows, columns)))
         rows = pd.concat([others[kept], rows.astype(object)], ignore_index=True)
-    write_atomic(path, lambda temporary: rows.to_csv(temporary, index=False))
+    write_csv(path, rows)
 
 
 def smaller_than_recorded(path: Path, rows: pd.DataFrame, epochs: Mapping[str, int]) -> dict[tuple[str, str, str], str]:

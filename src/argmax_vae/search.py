@@ -18,7 +18,7 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from argmax_vae import runs
 from argmax_vae.config import Cell, cells, check_syntax
 from argmax_vae.errors import UsageError
-from argmax_vae.files import claimed, require_writable, write_atomic
+from argmax_vae.files import claimed, require_writable, write_csv
 from argmax_vae.runs import RunDirectory
 
 METRICS: dict[str, Literal["minimize", "maximize"]] = {
@@ -150,4 +150,4 @@ def record(path: Path, name: str, frame: pd.DataFrame) -> None:
     if path.exists():
         others = pd.read_csv(path, dtype=str, keep_default_na=False)
         frame = pd.concat([others[others["search"] != name], frame.astype(object)], ignore_index=True)
-    write_atomic(path, lambda temporary: frame.to_csv(temporary, index=False))
+    write_csv(path, frame)

@@ -16,8 +16,9 @@ import pandas as pd
 
 from argmax_vae.checks import require_one_of, require_text
 from argmax_vae.errors import UsageError
-from argmax_vae.files import write_atomic
+from argmax_vae.files import write_csv
 from argmax_vae.report.statistics import mean_interval
+from argmax_vae.report.style import markdown
 from argmax_vae.runs import flat
 
 Row = Mapping[str, float]
@@ -124,7 +125,7 @@ class CsvTracker(NoTracker):
             before = pd.read_csv(self.path)
             earlier = before[before["epoch"] < rows[0]["epoch"]].to_dict("records")
             curves = pd.DataFrame([*earlier, *curves.to_dict("records")])
-        write_atomic(self.path, lambda temporary: curves.to_csv(temporary, index=False))
+        write_csv(self.path, curves)
 
 
 def final_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -145,7 +146,7 @@ def final_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows with the same columns as a table that TensorBoard shows."""
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return "\n".join("|" + "|".join(str(cell).replace("|", "\\|") for cell in line) + "|" for line in lines)
+    return "\n".join("|" + "|".join(markdown(str(cell)) for cell in line) + "|" for line in lines)
 
 
 class TensorBoardTracker(NoTracker):

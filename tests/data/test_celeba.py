@@ -451,7 +451,32 @@ def test_corrupt_image_is_named(extracted: bool, damage: Callable[[bytes], bytes
     else:
         write_zip(source, files)
     assert message_of(folder.parent).startswith(f"{source} holds 000110.jpg, which cannot be read as a JPEG image (")
-    assert not cache.exists()
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("archive", ["img64.zip", "list_attr_celeba.zip"])
+def test_member_that_grows_is_refused_before_it_is_read(
+    archive: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = b"\0" * 10**6
+    if archive.startswith("list"):
+        (folder / "list_attr_celeba.txt").unlink()
+        name = "list_attr_celeba.txt"
+        monkeypatch.setattr(celeba, "LARGEST_TEXT", 10**5)
+    else:
+        name = "000110.jpg"
+        monkeypatch.setattr(celeba, "LARGEST_IMAGE", 10**5)
+    files = {name: content} if archive.startswith("list") else jpegs() | {name: content}
+    with zipfile.ZipFile(folder / archive, "w", zipfile.ZIP_DEFLATED) as opened:
+        for member, data in files.items():
+            opened.writestr(member, data)
+    assert (folder / archive).stat().st_size < 10**5
+    assert f"{name} would have 1000000 bytes, at most 100000 are read" in message_of(folder.parent)
+
+
+def test_image_of_too_many_pixels_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(celeba, "LARGEST_AREA", 64 * 64 - 1)
+    assert "64 x 64 pixels, at most 4095 are read" in message_of(folder.parent)
 
 
 def test_member_with_wrong_bytes_is_named(folder: Path) -> None:

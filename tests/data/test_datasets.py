@@ -439,6 +439,13 @@ def test_damaged_packed_file_is_named(
     assert "delete it" in message
 
 
+def test_npy_file_that_promises_more_than_it_holds_is_refused_before_it_is_read(packed: Path, tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": (10**15, 98)})
+    (packed / "binarized_mnist_test.npy").write_bytes(stream.getvalue())
+    assert "holds uint8 of shape (1000000000000000, 98), not uint8 of" in message_of("binarized_mnist", tmp_path)
+
+
 @pytest.mark.parametrize("part", PACKED)
 def test_missing_packed_file_is_named(part: str, packed: Path, tmp_path: Path) -> None:
     path = packed / f"binarized_mnist_{part}.npy"

@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 from matplotlib.colors import to_rgb
 
-from argmax_vae.report.style import STYLES, escape, rank, style
+from argmax_vae.report.style import STYLES, escape, markdown, rank, style
 
 
 def luminance(color: str) -> float:
@@ -40,3 +40,10 @@ def test_escape_leaves_nothing_for_latex_to_misread() -> None:
     assert escape("95 % of a_b & {c}") == r"95 \% of a\_b \& \{c\}"
     assert escape("\\~^") == r"\textbackslash{}\textasciitilde{}\textasciicircum{}"
     assert escape("20×2 ± ε –").isascii()
+
+
+def test_markdown_is_neither_html_nor_code_nor_a_link_nor_another_cell() -> None:
+    assert markdown("<script>a|b</script> & `c`\nd") == r"&lt;script>a\|b&lt;/script> & \`c\` d"
+    assert markdown("[a](javascript:b) ![c][d]") == r"[a]\(javascript:b) ![c]\[d]"
+    assert markdown("&lt;a> p < 0.05") == "&amp;lt;a> p < 0.05"
+    assert markdown("**412.30 ± 1.20**") == "**412.30 ± 1.20**"

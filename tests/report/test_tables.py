@@ -219,6 +219,19 @@ def test_markdown_says_what_the_numbers_are() -> None:
         assert words in text
 
 
+def test_text_of_files_is_neither_html_nor_a_formula(results: Path) -> None:
+    runs = pd.read_csv(results / "runs.csv")
+    runs.loc[runs["protocol"] == "as written", ["protocol", "device"]] = "=<script>alert(1)</script>"
+    runs.to_csv(results / "runs.csv", index=False)
+    write("figure2", results)
+    text = (results / "figure2.md").read_text(encoding="utf-8")
+    assert "<script>" not in text
+    assert text.count("=&lt;script>alert(1)&lt;/script>") > 1
+    written = pd.read_csv(results / "figure2.csv")["protocol"]
+    assert "'=<script>alert(1)</script>" in set(written)
+    assert check("figure2", results) == []
+
+
 def test_csv_keeps_full_precision() -> None:
     table = build("figure2", pd.DataFrame(cell(20, 2, "direct", [0.1, 0.2, 0.4])), PAPER)
     rows = list(csv.DictReader(io.StringIO(render("figure2", table, "csv"))))

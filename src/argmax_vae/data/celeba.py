@@ -30,10 +30,10 @@ import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 
-from argmax_vae.data.datasets import POINT_TO_FILES, Dataset, Images, one_line
+from argmax_vae.data.datasets import POINT_TO_FILES, Dataset, Images, one_line, read_npy
 from argmax_vae.errors import UsageError
 from argmax_vae.files import write_atomic
-from argmax_vae.native import cache_directory
+from argmax_vae.native import cache_directory, is_own
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,9 @@ ATTRIBUTES = ("Eyeglasses", "Smiling", "Male")
 
 SIDE, CROP = 64, 148
 """Height and width of an image, and of the central square of a larger one that is scaled down to it."""
+
+LARGEST_TEXT, LARGEST_IMAGE, LARGEST_AREA = 2**28, 2**26, 2**26
+"""Bytes of the attributes' file and of an image, and an image's pixels; the official ones have a fraction of that."""
 
 SOURCES = ("celeba/img_align_celeba", "CelebA/img64.zip", "CelebA/img64", "CelebA/img_align_celeba")
 IMAGE = re.compile(r"(?:.*/)?((\d+)\.jpg)")
@@ -124,7 +127,7 @@ def _labels(folder: Path, names: list[str], attributes: Sequence[str]) -> Int64[
             content = text.read_bytes()
         else:
             with zipfile.ZipFile(archive) as opened:
-                content = opened.read(text.name)
+                content = read_member(opened, text.name, LARGEST_TEXT)
     except FileNotFoundError as error:
         raise UsageError(f"{text} or {archive.name} is missing: put one there, or {POINT_TO_FILES}") from error
     except DAMAGED as error:
@@ -185,10 +188,9 @@ def _pixels(source: Path, members: list[str]) -> UInt8[np.ndarray, "images pixel
     content = "\n".join([f"{SIDE} {CROP} {source.resolve()}", *stamps])
     cached = f"celeba-{hashlib.sha256(content.encode(errors='surrogateescape')).hexdigest()[:16]}.npy"
     with contextlib.suppress(OSError, MemoryError, RuntimeError, ValueError, tokenize.TokenError):
-        with (cache_directory() / cached).open("rb") as stream:
-            pixels = np.lib.format.read_array(stream, allow_pickle=False)
-        if pixels.dtype == np.uint8 and pixels.shape == (len(members), 3 * SIDE * SIDE):
-            return pixels
+        if is_own(kept := cache_directory() / cached):
+            with kept.open("rb") as stream:
+                return read_npy(stream, (len(members), 3 * SIDE * SIDE))
     logger.info("decoding %d images of %s", len(members), source)
     pixels = _decode_all(source, members)
 
@@ -197,7 +199,8 @@ def _pixels(source: Path, members: list[str]) -> UInt8[np.ndarray, "images pixel
             np.lib.format.write_array(stream, pixels, allow_pickle=False)
 
     try:
-        write_atomic(cache_directory() / cached, write)
+        write_atomic(kept := cache_directory() / cached, write)
+        kept.chmod(0o600)
     except (OSError, RuntimeError, UsageError) as error:
         logger.info("the decoded images are not kept for the next time: %s", one_line(error))
     return pixels
@@ -211,7 +214,8 @@ def _decode_all(source: Path, members: list[str]) -> UInt8[np.ndarray, "images p
     with zipfile.ZipFile(source) if source.suffix == ".zip" else contextlib.nullcontext() as archive:
         for row, member in zip(pixels, members, strict=True):
             try:
-                row[:] = _decode((source / member).read_bytes() if archive is None else archive.read(member))
+                content = read_member(archive, member, LARGEST_IMAGE) if archive else (source / member).read_bytes()
+                row[:] = _decode(content)
             except (*DAMAGED, Image.DecompressionBombError) as error:
                 raise UsageError(
                     f"{source} holds {member}, which cannot be read as a JPEG image ({one_line(error)}): {REPLACE}"
@@ -219,11 +223,21 @@ def _decode_all(source: Path, members: list[str]) -> UInt8[np.ndarray, "images p
     return pixels
 
 
+def read_member(archive: zipfile.ZipFile, name: str, largest: int) -> bytes:
+    """The content of a member of at most `largest` bytes, as it declares itself. Raises BadZipFile for a larger one."""
+    size = archive.getinfo(name).file_size
+    if size > largest:
+        raise zipfile.BadZipFile(f"{name} would have {size} bytes, at most {largest} are read")
+    return archive.read(name)
+
+
 def _decode(content: bytes) -> UInt8[np.ndarray, "pixels"]:
     """Decode a JPEG file into 64 x 64 pixels, channel by channel."""
     from PIL import Image
 
     with Image.open(io.BytesIO(content), formats=["JPEG"]) as opened:
+        if opened.width * opened.height > LARGEST_AREA:
+            raise ValueError(f"{opened.width} x {opened.height} pixels, at most {LARGEST_AREA} are read")
         image = opened.convert("RGB")
     if image.size != (SIDE, SIDE):
         side = min(CROP, *image.size)

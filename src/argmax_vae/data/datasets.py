@@ -220,19 +220,38 @@ def _read_packed(path: Path, images: int) -> UInt8[Tensor, "images 784"]:
     """Read 784 bits an image as pixels 0 or 255."""
     try:
         with path.open("rb") as stream:
-            packed = np.lib.format.read_array(stream, allow_pickle=False)
+            packed = read_npy(stream, (images, 98))
     except FileNotFoundError as error:
         raise UsageError(f"{path} is missing and cannot be downloaded: {POINT_TO_FILES}") from error
+    except OtherArrayError as error:
+        raise UsageError(f"{path} holds {error}: delete it and put the right file in its place") from error
     except (ValueError, tokenize.TokenError) as error:
         raise UsageError(f"{path} is damaged, not a npy file: delete it and put a whole copy in its place") from error
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({one_line(error)}): {POINT_TO_FILES}") from error
-    if packed.dtype != np.uint8 or packed.shape != (images, 98):
-        raise UsageError(
-            f"{path} holds {packed.dtype} of shape {packed.shape}, not uint8 of shape {(images, 98)}: "
-            "delete it and put the right file in its place"
-        )
     return torch.from_numpy(np.unpackbits(packed, axis=1)[:, :784] * np.uint8(255))
+
+
+class OtherArrayError(ValueError):
+    """A npy file holds another array than the one that belongs there."""
+
+
+def read_npy(stream: io.BufferedReader, shape: tuple[int, ...]) -> np.ndarray:
+    """Read bytes of this shape from a npy file, none before its header says that they are what it holds.
+
+    Raises OtherArrayError, and ValueError or tokenize.TokenError for a damaged file.
+    """
+    version = np.lib.format.read_magic(stream)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    found, in_columns, dtype = read_header(stream)
+    if dtype.hasobject:
+        raise ValueError("the file holds pickled objects")
+    if (found, dtype, in_columns and len(shape) > 1) != (shape, np.dtype(np.uint8), False):
+        raise OtherArrayError(f"{dtype} of shape {found}, not uint8 of shape {shape}")
+    array = np.empty(shape, dtype=np.uint8)
+    if stream.readinto(array.data) != array.nbytes:
+        raise ValueError("the file ends early")
+    return array
 
 
 def one_line(error: Exception) -> str:

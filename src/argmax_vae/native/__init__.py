@@ -3,15 +3,24 @@
 Without a compiler nothing breaks: `load` returns None and the caller uses PyTorch alone.
 """
 
+import contextlib
 import ctypes
+import errno
 import functools
 import hashlib
+import logging
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
 from pathlib import Path
 
+logger = logging.getLogger(__name__)
+
+PRIVATE = 0o700
+"""Permissions of what nobody but its owner may read, write or execute."""
+OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 SOURCE = Path(__file__).with_name("softplus_sums.cpp")
 FLAGS = (
     "-O3",
@@ -26,16 +35,39 @@ FLAGS = (
 
 
 def cache_directory() -> Path:
-    """Where the built kernel is kept: `$XDG_CACHE_HOME/argmax-vae`, by default `~/.cache/argmax-vae`."""
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "argmax-vae"
+    """A folder of this user's own for what is built or decoded once: `$XDG_CACHE_HOME/argmax-vae`, by default
+    `~/.cache/argmax-vae`; where that is another user's, `argmax-vae-UID` beside it.
+
+    Nobody else can write to it or read from it; `is_own` says of a file whether others left it there before. Raises
+    PermissionError when neither folder is this user's, and RuntimeError without a home folder.
+    """
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    parent = given if given.is_absolute() else Path.home() / ".cache"
+    parent.mkdir(parents=True, exist_ok=True)
+    user = os.geteuid()
+    for folder in (parent / "argmax-vae", parent / f"argmax-vae-{user}"):
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=PRIVATE)
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == user:
+            if stat.S_IMODE(found.st_mode) != PRIVATE:
+                folder.chmod(PRIVATE)
+            return folder
+    raise PermissionError(errno.EPERM, f"{folder} is another user's; set XDG_CACHE_HOME to a folder of your own")
+
+
+def is_own(path: Path) -> bool:
+    """Whether a file, no link, belongs to this user, and nobody else may write to it."""
+    found = path.lstat()
+    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & OTHERS_MAY_WRITE
 
 
 def build(compiler: str, target: Path) -> None:
     """Compile the kernel to `target` through a temporary name. Raises OSError or CalledProcessError."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         built = Path(folder) / target.name
         subprocess.run([compiler, *FLAGS, "-o", str(built), str(SOURCE)], check=True, capture_output=True, timeout=120)
+        built.chmod(PRIVATE)
         built.replace(target)
 
 
@@ -60,10 +92,13 @@ def load() -> ctypes.CDLL | None:
         return None
     try:
         target = cache_directory() / f"softplus_sums-{identity(compiler)}.so"
-        if not target.exists():
+        if not (target.exists() and is_own(target)):
             build(compiler, target)
         library = ctypes.CDLL(str(target))
-    except (OSError, subprocess.SubprocessError):
+    except PermissionError as error:
+        logger.warning("the C++ kernel is not used: %s", error.strerror)
+        return None
+    except (OSError, RuntimeError, subprocess.SubprocessError):
         return None
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     library.softplus_sums.argtypes = [pointer] * 8 + [integer] * 5 + [ctypes.c_int]

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from argmax_vae.files import write_text
+from argmax_vae.files import csv_text, write_text
 from argmax_vae.report import read, require
 from argmax_vae.report.plots import _look, _save, curve_with_band
 from argmax_vae.report.statistics import mean_interval
-from argmax_vae.report.style import escape, rank, style
+from argmax_vae.report.style import escape, markdown, one_line, rank, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -130,13 +130,13 @@ def render(name: str, frame: pd.DataFrame, format: str) -> str:
         columns = list(rows[0])
         if format == "md":
             lines += [f"Gradient {heading}:", "", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-            lines += [f"| {' | '.join(row.values())} |" for row in rows] + [""]
+            lines += [f"| {' | '.join(map(markdown, row.values()))} |" for row in rows] + [""]
         else:
             lines += [f"% Gradient {heading}", rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}", r"\hline"]
             lines += [" & ".join(columns) + r" \\", r"\hline"]
             lines += [" & ".join(escape(cell) for cell in row.values()) + r" \\" for row in rows]
             lines += [r"\hline", r"\end{tabular}"]
-    lines.append(caption(frame) if format == "md" else f"% {caption(frame)}")
+    lines.append(markdown(caption(frame)) if format == "md" else f"% {one_line(caption(frame))}")
     if format == "md" and name in FIGURES:
         lines += ["", "```sh", f"argmax-vae gradients {name}", f"argmax-vae report {name}", "```"]
     return "\n".join(lines) + "\n"
@@ -162,7 +162,7 @@ def digest(frame: pd.DataFrame) -> str:
 def rendered(name: str, results: Path, format: str) -> str:
     """The table in one format; `csv` is the file of record itself. Raises UsageError."""
     frame = load(results / f"{name}.csv")
-    return frame.to_csv(index=False) if format == "csv" else render(name, frame, format)
+    return csv_text(frame) if format == "csv" else render(name, frame, format)
 
 
 def write(name: str, results: Path) -> list[Path]:

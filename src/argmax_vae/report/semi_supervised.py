@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 
 from argmax_vae.errors import UsageError
-from argmax_vae.files import write_text
+from argmax_vae.files import csv_text, write_text
 from argmax_vae.report import published_values, read, require
 from argmax_vae.report.plots import Dot, _look, _save, dots_with_intervals, key_of_dots
 from argmax_vae.report.statistics import holm, mean_interval, paired_t_p_value, sign_flip_p_value
-from argmax_vae.report.style import escape, rank, style
+from argmax_vae.report.style import escape, markdown, one_line, rank, style
 from argmax_vae.report.tables import BEST, LEVEL, MARK, changed_lines
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def render(name: str, frame: pd.DataFrame, format: str) -> str:
     if format not in FORMATS:
         raise UsageError(f"format={format}: unknown; allowed: {', '.join(FORMATS)}")
     if format == "csv":
-        return frame.to_csv(index=False, lineterminator="\n")
+        return csv_text(frame)
     rows = cells(frame)
     table = [list(rows[0]), *(list(row.values()) for row in rows)]
     if format == "tex":
@@ -238,10 +238,19 @@ def render(name: str, frame: pd.DataFrame, format: str) -> str:
             *lines,
             r"\end{tabular}",
         ]
-        return "\n".join([*lines, f"% {caption(name, frame)}"]) + "\n"
-    lines = ["| " + " | ".join(row) + " |" for row in table]
+        return "\n".join([*lines, f"% {one_line(caption(name, frame))}"]) + "\n"
+    lines = ["| " + " | ".join(map(markdown, row)) + " |" for row in table]
     lines.insert(1, "|" + "---|" * len(table[0]))
-    lines = [f"# {FIGURES[name]}", "", f"![{FIGURES[name]}]({name}.svg)", "", *lines, "", caption(name, frame), ""]
+    lines = [
+        f"# {FIGURES[name]}",
+        "",
+        f"![{FIGURES[name]}]({name}.svg)",
+        "",
+        *lines,
+        "",
+        markdown(caption(name, frame)),
+        "",
+    ]
     lines += ["```sh", f"argmax-vae reproduce {name}", f"argmax-vae report {name}", "```"]
     return "\n".join(lines) + "\n"
 

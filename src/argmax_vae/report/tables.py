@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 
 from argmax_vae.errors import UsageError
-from argmax_vae.files import write_text
+from argmax_vae.files import csv_text, write_text
 from argmax_vae.report import TABLES, Table, definition, read_inputs, require
 from argmax_vae.report.budgets import at_equal_evaluations
 from argmax_vae.report.statistics import holm, mean_interval, paired_t_p_value, sign_flip_p_value
-from argmax_vae.report.style import escape, rank, style
+from argmax_vae.report.style import escape, markdown, rank, style
 
 __all__ = ["BEST", "FORMATS", "MISSING", "TABLES", "build", "caption", "cells", "check", "render", "rendered", "write"]
 
@@ -315,14 +315,14 @@ def render(name: str, table: pd.DataFrame, format: str) -> str:
         raise UsageError(f"format={format}: unknown; allowed: {', '.join(FORMATS)}")
     about = definition(name)
     if format == "csv":
-        return table.to_csv(index=False, lineterminator="\n")
+        return csv_text(table)
     body = cells(about, table)
     rows = [list(body[0]), *(list(row.values()) for row in body)]
     if format == "md":
-        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+        lines = ["| " + " | ".join(map(markdown, row)) + " |" for row in rows]
         lines.insert(1, "|" + "---|" * len(rows[0]))
         lines = [f"# {about.title}", "", f"![{about.title}]({name}.svg)", "", *lines]
-        lines += ["", caption(name, table), "", "```sh", *about.commands, "```"]
+        lines += ["", markdown(caption(name, table)), "", "```sh", *about.commands, "```"]
     else:
         lines = [" & ".join(map(_tex, row)) + r" \\" for row in rows]
         lines = [r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
