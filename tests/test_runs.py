@@ -62,12 +62,56 @@ def test_provenance_names_commit_and_versions() -> None:
     assert json.loads(json.dumps(found)) == found
 
 
-def test_outside_a_repository_the_commit_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_git_the_commit_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(*arguments: object, **options: object) -> None:
         raise FileNotFoundError("git")
 
+    monkeypatch.delenv("ARGMAX_VAE_COMMIT", raising=False)
     monkeypatch.setattr(subprocess, "run", absent)
     assert runs.commit.__wrapped__() == ("", False)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("0123abc", ("0123abc", False)), (40 * "a", (12 * "a", False)), ("0123456789ab-dirty", ("0123456789ab", True))],
+)
+def test_the_environment_names_the_commit_of_files_without_a_repository(
+    given: str, expected: tuple[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARGMAX_VAE_COMMIT", given)
+    assert runs.commit.__wrapped__() == expected
+
+
+def test_what_is_no_commit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARGMAX_VAE_COMMIT", "main, v1")
+    with pytest.raises(UsageError, match="ARGMAX_VAE_COMMIT=main, v1 must be a commit's 7 to 40 digits"):
+        runs.commit.__wrapped__()
+
+
+def test_only_a_repository_that_tracks_the_package_names_its_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An installed package lies inside somebody's repository, which later tracks it, and then has changes."""
+    monkeypatch.delenv("ARGMAX_VAE_COMMIT", raising=False)
+    installed = tmp_path / "environment" / "runs.py"
+    write_text(installed, "")
+    write_text(tmp_path / "own.py", "")
+    monkeypatch.setattr(runs, "__file__", str(installed))
+
+    def git(*arguments: str) -> str:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
+        done = subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    git("init", "--quiet")
+    git("add", "own.py")
+    git("commit", "--quiet", "-m", "theirs")
+    assert runs.commit.__wrapped__() == ("", False)
+    git("add", ".")
+    git("commit", "--quiet", "-m", "ours")
+    assert runs.commit.__wrapped__() == (git("rev-parse", "--short=12", "HEAD"), False)
+    write_text(installed, "changed = True")
+    assert runs.commit.__wrapped__()[1]
 
 
 def test_tables_and_pictures_come_back(tmp_path: Path) -> None:

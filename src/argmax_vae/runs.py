@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -203,14 +204,26 @@ class RunDirectory:
 
 @cache
 def commit() -> tuple[str, bool]:
-    """The commit of the source tree and whether it has uncommitted changes; empty outside a repository."""
-    folder = Path(__file__).parent
+    """The commit of the package's source and whether it has uncommitted changes; empty where nothing tells.
+
+    The environment variable ARGMAX_VAE_COMMIT tells first, as on a machine that got the files without their repository:
+    a commit, with `-dirty` behind it for uncommitted changes. A repository that does not track the package's files, such
+    as one around a virtual environment, says nothing of them. Raises UsageError when the variable holds no commit.
+    """
+    if given := os.environ.get("ARGMAX_VAE_COMMIT", ""):
+        if not re.fullmatch("[0-9a-f]{7,40}(-dirty)?", given):
+            raise UsageError(f"ARGMAX_VAE_COMMIT={given} must be a commit's 7 to 40 digits, with -dirty behind or not")
+        return given.removesuffix("-dirty")[:12], given.endswith("-dirty")
+    here = Path(__file__)
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=30)
+        done = subprocess.run(
+            ["git", *arguments], cwd=here.parent, capture_output=True, text=True, check=True, timeout=30
+        )
         return done.stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", "--", here.name)
         return git("rev-parse", "--short=12", "HEAD"), bool(git("status", "--porcelain", "--", "."))
     except (OSError, subprocess.SubprocessError):
         return "", False
