@@ -140,7 +140,7 @@ def test_reproduce_writes_rows_of_record_and_the_table(
     assert capsys.readouterr().out.splitlines()[0].startswith("done")
     pd.testing.assert_frame_equal(pd.read_csv("results/runs.csv"), frame)
 
-    listed = sweep.missing("section61", Path("runs"))
+    listed = sweep.missing("section61", [], Path("runs"))
     assert len(listed) == len(config.cells("section61", []))
 
 
@@ -200,6 +200,60 @@ def test_rows_of_no_table_are_not_collected(
     assert main(["runs", "--collect", "train", "--runs", "elsewhere", "--results", "gathered"]) == 2
     assert "config train names no table" in capsys.readouterr().err
     assert not Path("gathered").exists()
+
+
+def test_a_list_of_cells_is_trained_in_its_order_and_comes_home_without_checkpoints(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Collected with what its lines say, other seeds than the config's, and not trained again."""
+    Path("cells.txt").write_text(
+        "# worth most first\nsection61 model.latents=3x2 seeds=[7,8]\n\nsection61 'model.latents=1x8'  # behind\n"
+    )
+    small = [word for word in TINY if not word.startswith(("model.", "trainer.epochs="))]
+    listed = ["cells.txt", *small, "experiment=written_direct", "trainer.epochs=1", "seeds=[7,8]", "table=tiny"]
+    assert main(["reproduce", *listed, "paths.results=there"]) == 0
+    assert [line.split()[3] for line in capsys.readouterr().out.splitlines()] == ["3x2", "1x8"]
+    for checkpoint in Path("runs").glob("*/*.ckpt"):
+        checkpoint.unlink()
+
+    def never(*arguments: Any) -> Any:
+        raise AssertionError("a finished run was trained again")
+
+    monkeypatch.setattr(training, "fit", never)
+    assert main(["runs", "--missing", *listed]) == 0
+    assert capsys.readouterr().out == ""
+    assert main(["runs", "--collect", *listed]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["done", "done"]
+    frame = pd.read_csv("results/runs.csv")
+    assert list(zip(frame["n"], frame["seed"], strict=True)) == [(3, 7), (3, 8), (1, 7), (1, 8)]
+    assert main(["reproduce", *listed]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["reproduce", "nowhere.txt"], "nowhere.txt cannot be read as a list of cells"),
+        (["reproduce", "empty.txt"], "empty.txt lists no cell: write a config and overrides in each line"),
+        (["reproduce", "quote.txt"], "quote.txt cannot be read as a list of cells: No closing quotation"),
+        (["runs", "--collect", "wrong.txt"], "no config named 'figure22'"),
+        (["reproduce", "untabled.txt"], "config train names no table"),
+        (["runs", "trainer.epochs=1"], "runs: trainer.epochs=1 needs --missing TABLE or --collect TABLE"),
+        (["runs", "--collect", "figure2", "paths.runs=x"], "paths.runs=x: give --runs and --results instead"),
+    ],
+)
+def test_lists_and_overrides_that_select_nothing(
+    arguments: list[str], problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, text in (
+        ("empty", "# no\n"),
+        ("quote", "a 'b"),
+        ("wrong", "figure22"),
+        ("untabled", "train data=digits"),
+    ):
+        Path(f"{name}.txt").write_text(text)
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert problem in line
 
 
 def test_a_run_that_another_process_trains_is_left_to_it(capsys: pytest.CaptureFixture[str]) -> None:

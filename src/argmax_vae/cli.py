@@ -47,7 +47,7 @@ def add_training(verbs: Verbs) -> None:
     train.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
 
     reproduce = add(verbs, "reproduce", "train all cells of a table, then write it", REPRODUCE_EXAMPLES)
-    reproduce.add_argument("table", help="primary config of the table, such as figure2")
+    reproduce.add_argument("table", help="primary config of the table, such as figure2, or a list of cells, NAME.txt")
     reproduce.add_argument("overrides", nargs="*", help="overrides for every cell, such as trainer.epochs=10")
     reproduce.add_argument("--dry-run", action="store_true", help="list the cells and their state, train nothing")
 
@@ -88,10 +88,13 @@ def add_reading(verbs: Verbs) -> None:
     runs.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="directory of the runs")
     only = runs.add_mutually_exclusive_group()
     only.add_argument("--failed", action="store_true", help="only failed runs, with the last line of their traceback")
-    only.add_argument("--missing", metavar="TABLE", help="only cells of this table that are not done")
     only.add_argument(
-        "--collect", metavar="TABLE", help="put the finished cells of this table into the files of record"
+        "--missing", metavar="TABLE", help="only cells of this table, or list of cells, that are not done"
     )
+    only.add_argument(
+        "--collect", metavar="TABLE", help="put the finished cells of this table, or list, into the files of record"
+    )
+    runs.add_argument("overrides", nargs="*", help="those that the cells were trained with, such as trainer.epochs=10")
     runs.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="files of record")
 
     sync = add(verbs, "sync", "upload what wandb recorded offline", SYNC_EXAMPLES)
@@ -141,6 +144,7 @@ REPRODUCE_EXAMPLES = """\
   argmax-vae reproduce figure2 --dry-run
   argmax-vae reproduce figure2 paths.data=/data/torchvision
   argmax-vae reproduce figure2 trainer.epochs=10 model.latents=20x2
+  argmax-vae reproduce scripts/gpu/figure2.txt
 """
 SEARCH_EXAMPLES = """\
   argmax-vae search train data=digits seeds=[100] trainer.epochs=20 'estimator.epsilon.value=tag(log,interval(0.01,1))'
@@ -161,6 +165,7 @@ RUNS_EXAMPLES = """\
   argmax-vae runs --failed
   argmax-vae runs --missing figure2
   argmax-vae runs --collect figure2 --runs /scratch/runs
+  argmax-vae runs --collect figure2 --runs /scratch/runs trainer.epochs=400 seeds=[0,1,2,3,4,5,6,7,8,9]
 """
 SYNC_EXAMPLES = """\
   argmax-vae train data=digits tracker=wandb
@@ -278,16 +283,18 @@ def gradients_verb(given: argparse.Namespace) -> int:
 
 
 def runs_verb(given: argparse.Namespace) -> int:
+    if given.overrides and not (given.missing or given.collect):
+        raise UsageError(f"runs: {given.overrides[0]} needs --missing TABLE or --collect TABLE")
     if given.missing:
         from argmax_vae import sweep
 
-        for line in sweep.missing(given.missing, given.runs):
+        for line in sweep.missing(given.missing, given.overrides, given.runs):
             print(line)
         return DONE
     if given.collect:
         from argmax_vae import sweep
 
-        for line in sweep.collect_finished(given.collect, given.runs, given.results):
+        for line in sweep.collect_finished(given.collect, given.overrides, given.runs, given.results):
             print(line)
         return DONE
     from argmax_vae.runs import scan

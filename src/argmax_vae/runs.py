@@ -206,9 +206,9 @@ class RunDirectory:
 def commit() -> tuple[str, bool]:
     """The commit of the package's source and whether it has uncommitted changes; empty where nothing tells.
 
-    The environment variable ARGMAX_VAE_COMMIT tells first, as on a machine that got the files without their repository:
-    a commit, with `-dirty` behind it for uncommitted changes. A repository that does not track the package's files, such
-    as one around a virtual environment, says nothing of them. Raises UsageError when the variable holds no commit.
+    The environment variable ARGMAX_VAE_COMMIT tells first, on a machine that got the files without their repository:
+    a commit, with `-dirty` behind it for uncommitted changes. A repository that does not track the package's files,
+    such as one around a virtual environment, says nothing of them. Raises UsageError when the variable holds no commit.
     """
     if given := os.environ.get("ARGMAX_VAE_COMMIT", ""):
         if not re.fullmatch("[0-9a-f]{7,40}(-dirty)?", given):

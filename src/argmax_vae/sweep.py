@@ -1,10 +1,12 @@
 """From the command line to runs: checks all cells first, lets an engine train them, then writes the table."""
 
+import shlex
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import pandas as pd
 from omegaconf import OmegaConf
@@ -167,17 +169,50 @@ def require_table(name: str, found: list[Cell]) -> None:
                 )
 
 
+def lines_of(table: str, overrides: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """The configs and overrides that a name selects: of one table, or a line each of a list of cells (`NAME.txt`).
+
+    A line of a list is what would stand behind `reproduce`: a config and overrides; `#` starts a comment. Lines are
+    trained in their order, so the first is what matters most. `overrides` come behind those of every line.
+    Raises UsageError for a list that is missing, or has no lines.
+    """
+    path = Path(table)
+    if path.suffix != ".txt":
+        return [(table, list(overrides))]
+    try:
+        lines = [shlex.split(line, comments=True) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read as a list of cells: {error}") from None
+    found = [(name, [*words, *overrides]) for name, *words in filter(None, lines)]
+    if not found:
+        raise UsageError(f"{path} lists no cell: write a config and overrides in each line, such as figure2 seeds=[0]")
+    return found
+
+
+Selection: TypeAlias = tuple[str, list[str], list[Cell]]
+
+
+def selected(table: str, overrides: Sequence[str]) -> list[Selection]:
+    """Config, overrides and cells of every line, all checked. Raises UsageError, also for cells of no table."""
+    found = [(name, words, cells(name, words)) for name, words in lines_of(table, overrides)]
+    for name, _, each in found:
+        require_table(name, each)
+    return found
+
+
 def reproduce(table: str, overrides: list[str], dry_run: bool) -> int:
-    """Train the cells of a table that are not done, write its rows of record and the table; returns the exit code."""
-    found = cells(table, overrides)
-    require_table(table, found)
+    """Train the cells of a table or list that are not done, write their rows and tables; returns the exit code."""
+    lines = selected(table, overrides)
+    found = [cell for _, _, each in lines for cell in each]
     for cell in found:
         print(describe(cell), flush=True)
     if dry_run:
         return DONE
     results = Path(found[0].config.paths.results)
     require_writable(results)
-    code = launch_cells(table, overrides, found)
+    if len(lines) > 1:
+        check_prerequisites(found, engines.chosen(overrides) in engines.ON_THIS_MACHINE)
+    code = max(launch_cells(*line) for line in lines)
     with claimed(results / ".lock", -1):
         written = write_tables({cell.config.table for cell in found}, results) if collect(found, results) else {}
     tracker = found[0].config.tracker
@@ -222,28 +257,33 @@ def write_rows(finished: list[tuple[RunDirectory, Config]], results: Path) -> No
             runs.merge_into(results / name, kept)
 
 
-def cells_in(table: str, directory: Path) -> list[Cell]:
-    """The cells of a table, their runs looked for in this directory."""
-    found = cells(table, [])
+def cells_in(table: str, overrides: Sequence[str], directory: Path) -> list[Cell]:
+    """The cells of a table or list, their runs looked for in this directory. Raises UsageError as `selected` does."""
+    for override in overrides:
+        if override.startswith(("paths.runs=", "paths.results=")):
+            raise UsageError(f"{override}: give --runs and --results instead")
     return [
-        replace(cell, plain={**cell.plain, "paths": {**cell.plain["paths"], "runs": str(directory)}}) for cell in found
+        replace(cell, plain={**cell.plain, "paths": {**cell.plain["paths"], "runs": str(directory)}})
+        for name, words in lines_of(table, overrides)
+        for cell in cells(name, words)
     ]
 
 
-def missing(table: str, directory: Path) -> list[str]:
-    """Lines for the cells of a table that are not done in this directory of runs."""
-    return [describe(cell) for cell in cells_in(table, directory) if not RunDirectory.of(cell.plain).is_done]
+def missing(table: str, overrides: Sequence[str], directory: Path) -> list[str]:
+    """Lines for the cells of a table or list that are not done in this directory of runs."""
+    return [describe(cell) for cell in cells_in(table, overrides, directory) if not RunDirectory.of(cell.plain).is_done]
 
 
-def collect_finished(table: str, directory: Path, results: Path) -> list[str]:
-    """Put the finished cells of a table into the files of record; returns a line for each.
+def collect_finished(table: str, overrides: Sequence[str], directory: Path, results: Path) -> list[str]:
+    """Put the finished cells of a table or list into the files of record; returns a line for each.
 
-    Raises UsageError when none is finished, or the config is of no table.
+    Raises UsageError when none is finished, or a config is of no table.
     """
-    found = [cell for cell in cells_in(table, directory) if RunDirectory.of(cell.plain).is_done]
+    found = [cell for cell in cells_in(table, overrides, directory) if RunDirectory.of(cell.plain).is_done]
     require_table(table, found)
     with claimed(results / ".lock", -1):
         collected = collect(found, results)
     if not collected:
-        raise UsageError(f"no cell of {table} is finished in {directory}; train it: argmax-vae reproduce {table}")
+        again = " ".join(["argmax-vae reproduce", table, *map(shlex.quote, overrides)])
+        raise UsageError(f"no cell of {table} is finished in {directory}; train it: {again}")
     return [describe(cell) for cell in found]
