@@ -5,6 +5,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -247,6 +248,90 @@ def test_operator_takes_any_layout(kernel: str, generator: torch.Generator) -> N
     strided = [tensor.movedim(0, -1).contiguous().movedim(-1, 0) for tensor in (outputs, weight, values)]
     assert not any(tensor.is_contiguous() for tensor in strided)
     assert torch.equal(candidates.softplus_sums(*strided), expected)
+
+
+def test_without_a_cuda_device_triton_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert not native.triton_works.__wrapped__()
+
+
+def test_a_triton_kernel_that_fails_is_told_and_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here for want of a device."""
+    pytest.importorskip("triton", reason="Triton is not installed")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+    def refuse(*shape: int, **options: object) -> Tensor:
+        raise RuntimeError("no kernel image\nand more lines")
+
+    monkeypatch.setattr(torch, "zeros", refuse)
+    with pytest.warns(UserWarning, match="Triton kernel does not run, PyTorch is used instead: no kernel image$"):
+        assert not native.triton_works.__wrapped__()
+
+
+INTERPRETED = """
+import sys, torch
+from argmax_vae.native.softplus_sums_triton import softplus_sums
+for name in sys.argv[1:]:
+    problem = torch.load(name, weights_only=True)
+    torch.save(softplus_sums(*problem), name)
+"""
+
+
+def test_the_triton_kernel_in_its_interpreter(tmp_path: Path, generator: torch.Generator) -> None:
+    """On a CPU, within and beyond the limits of products, with rows, values and pixels that fill no block, and NaN."""
+    pytest.importorskip("triton", reason="Triton is not installed")
+    spreads = [1.0, 14.0, 21.0, 45.0, 200.0]
+    problems = [sums_problem(generator, 2, k, 70, spread) for k, spread in zip((2, 3, 5, 4, 3), spreads, strict=True)]
+    vanishing = torch.tensor([-80.0, 30.0, 22.0]).reshape(1, 1, 3, 1).repeat(1, 1, 1, 40)
+    problems.append((-100.0 + torch.linspace(0.0, 1.0, 40).repeat(1, 1, 1), vanishing, problems[1][2][:1, :1, :1]))
+    mixed = sums_problem(generator, 2, 3, 70, 10.0)
+    mixed[0][0, 2] *= 9.0
+    mixed[0][0, 4, 69] = torch.nan
+    mixed[1][1, 1, 0, 5] = torch.inf
+    problems.append(mixed)
+    files = [tmp_path / f"{number}.pt" for number in range(len(problems))]
+    for path, problem in zip(files, problems, strict=True):
+        torch.save(problem, path)
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    command = [sys.executable, "-W", "ignore", "-c", INTERPRETED, *map(str, files)]
+    subprocess.run(command, env=environment, check=True)
+    for path, problem in zip(files, problems, strict=True):
+        found, expected = torch.load(path, weights_only=True), candidates.softplus_sums_rows(*problem)
+        assert torch.equal(found.isfinite(), expected.isfinite())
+        exact = candidates.softplus_sums_rows(problem[0].double(), problem[1].double(), problem[2])
+        assert_equal_losses(found[expected.isfinite()], exact[expected.isfinite()])
+
+
+def test_the_triton_kernel_compiles_without_a_device() -> None:
+    """What its interpreter takes, Triton's compiler may still refuse; for compute capability 9.0."""
+    triton = pytest.importorskip("triton", reason="Triton is not installed")
+    from triton.backends.compiler import GPUTarget
+
+    from argmax_vae.native import softplus_sums_triton
+
+    pointers = ("outputs", "weight", "changes", "limits", "values", "sums")
+    constants = {"PIXELS": 784, "K": 10, "BLOCK": 4, "ROWS": 4, "LANES": 32}
+    signature = {name: "*i64" if name == "values" else "*fp32" for name in pointers} | {"rows": "i32", "n": "i32"}
+    signature |= dict.fromkeys(constants, "constexpr")
+    source = triton.compiler.ASTSource(fn=softplus_sums_triton.kernel, signature=signature, constexprs=constants)
+    options = {"num_warps": 1, "enable_fp_fusion": True}
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    assert "ex2.approx" in compiled.asm["ptx"]
+    assert len(compiled.asm["cubin"]) > 1000
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("spread", [1.0, 14.0, 45.0, 200.0])
+@pytest.mark.parametrize("shape", [(1, 2, 1), (1, 17, 33), (3, 10, 64), (20, 10, 784), (2, 2, 784)])
+def test_the_triton_kernel_on_the_device(
+    shape: tuple[int, int, int], spread: float, generator: torch.Generator
+) -> None:
+    problem = [tensor.cuda() for tensor in sums_problem(generator, *shape, spread)]
+    chosen = CandidateLosses()
+    found = chosen.softplus_sums(*problem)
+    assert chosen.path == "grouped products in Triton"
+    assert_equal_losses(found, candidates.softplus_sums_rows(problem[0].double(), problem[1].double(), problem[2]))
 
 
 @pytest.fixture

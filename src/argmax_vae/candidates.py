@@ -11,7 +11,8 @@ Five forms give the same numbers, in nats:
   Σ_d softplus(a_d) = log Π_d (1 + e^{a_d}) and e^{a − W_i,z_i + W_i,j} = e^{a − W_i,z_i} · e^{W_i,j}. Products of two
   factors fit into float32 up to logits of 43; the binary exponent is then taken off and summed as an integer, so one
   logarithm serves a group of factors (all of them in the C++ kernel of `native`, which is used where a compiler is
-  present). Beyond that limit a softplus per element is used instead, so the result is always right.
+  present, and those of a lane in the Triton kernel for CUDA). Beyond that limit a softplus per element is used instead,
+  so the result is always right.
 """
 
 import math
@@ -121,7 +122,7 @@ def within_grouped_limits(
 
 @torch.library.custom_op("argmax_vae::softplus_sums", mutates_args=())
 def softplus_sums(outputs: Tensor, weight: Tensor, values: Tensor) -> Tensor:
-    """The sums of `softplus_sums_rows` on a CPU in float32, grouped: by the C++ kernel, or by PyTorch without one."""
+    """The sums of `softplus_sums_rows` in float32, grouped: on a CPU by the C++ kernel, or by PyTorch without one."""
     kernel = native.load()
     if kernel is None:
         form = softplus_sums_grouped if within_grouped_limits(outputs, weight) else softplus_sums_rows
@@ -145,10 +146,17 @@ def _(outputs: Tensor, weight: Tensor, values: Tensor) -> Tensor:
     return outputs.new_empty((*outputs.shape[:2], *weight.shape[1:3]))
 
 
+@softplus_sums.register_kernel("cuda")
+def _(outputs: Tensor, weight: Tensor, values: Tensor) -> Tensor:
+    from argmax_vae.native.softplus_sums_triton import softplus_sums
+
+    return softplus_sums(outputs, weight, values)
+
+
 class CandidateLosses:
     """Chooses the form of the candidate losses for a linear decoder.
 
-    `form` is one of FORMS; `auto` is `grouped` in float32 on a CPU and `rows` elsewhere (on a GPU a softplus is cheap).
+    `form` is one of FORMS; `auto` is `grouped` in float32 on a CPU, or on CUDA where Triton runs, else `rows`.
     `path` says what ran last.
     """
 
@@ -157,6 +165,9 @@ class CandidateLosses:
             raise ValueError(f"form {form!r} must be one of {', '.join(FORMS)}")
         self.form = form
         self.path = form
+        self.grouped = {"cpu": "grouped products"}
+        if native.triton_works():
+            self.grouped["cuda"] = "grouped products in Triton"
 
     def linear(
         self,
@@ -179,9 +190,9 @@ class CandidateLosses:
         return sums - (base[..., None, None] - own + agreement)
 
     def softplus_sums(self, outputs: Tensor, weight: Tensor, values: Tensor) -> Tensor:
-        use_grouped = self.form == "grouped" or (self.form == "auto" and outputs.device.type == "cpu")
-        if use_grouped and outputs.device.type == "cpu" and outputs.dtype == torch.float32:
-            self.path = "grouped products"
+        grouped = self.grouped.get(outputs.device.type)
+        if self.form in ("auto", "grouped") and grouped and outputs.dtype == torch.float32:
+            self.path = grouped
             return softplus_sums(outputs, weight, values)
         self.path = "row differences"
         return softplus_sums_rows(outputs, weight, values)

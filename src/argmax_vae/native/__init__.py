@@ -1,6 +1,6 @@
-"""The C++ kernel of the candidate losses: built once by the machine's own compiler, cached, and called on the CPU.
+"""Kernels of the candidate losses: C++ for the CPU, built once by the machine's own compiler, and Triton for CUDA.
 
-Without a compiler nothing breaks: `load` returns None and the caller uses PyTorch alone.
+Without a compiler nothing breaks: `load` returns None, `triton_works` False, and the caller uses PyTorch alone.
 """
 
 import contextlib
@@ -8,19 +8,24 @@ import ctypes
 import errno
 import functools
 import hashlib
+import importlib.util
 import logging
 import os
 import shutil
 import stat
 import subprocess
 import tempfile
+import warnings
 from pathlib import Path
+
+import torch
 
 logger = logging.getLogger(__name__)
 
 PRIVATE = 0o700
 """Permissions of what nobody but its owner may read, write or execute."""
 OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
 SOURCE = Path(__file__).with_name("softplus_sums.cpp")
 FLAGS = (
     "-O3",
@@ -104,3 +109,26 @@ def load() -> ctypes.CDLL | None:
     library.softplus_sums.argtypes = [pointer] * 8 + [integer] * 5 + [ctypes.c_int]
     library.softplus_sums.restype = None
     return library
+
+
+@functools.cache
+def triton_works() -> bool:
+    """Whether there is a CUDA device and the Triton kernel runs on it; tried once in a process, on a tiny problem.
+
+    A kernel that is there but fails is told in a warning.
+    """
+    if not torch.cuda.is_available() or importlib.util.find_spec("triton") is None:
+        return False
+    try:
+        from argmax_vae.native.softplus_sums_triton import softplus_sums
+
+        softplus_sums(
+            torch.zeros(1, 1, 1, device="cuda"),
+            torch.zeros(1, 1, 2, 1, device="cuda"),
+            torch.zeros(1, 1, 1, dtype=torch.int64, device="cuda"),
+        ).cpu()
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        warnings.warn(f"the Triton kernel does not run, PyTorch is used instead: {reason}", stacklevel=2)
+        return False
+    return True
