@@ -19,7 +19,7 @@ ROWS, LANES, WARPS = 4, 32, 1
 
 
 @triton.jit
-def kernel(
+def kernel(  # type: ignore[no-untyped-def]
     outputs,
     weight,
     changes,
