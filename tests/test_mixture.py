@@ -10,7 +10,7 @@ from torch.distributions import Categorical, Independent, Normal, kl_divergence
 from torch.nn.functional import one_hot
 
 from argmax_vae.latents import gaussian_kl, normal_from_uniform
-from argmax_vae.mixture import MixtureReconstruction, mixture_bound_sums
+from argmax_vae.mixture import GAUSSIAN_KL, MixtureReconstruction, mixture_bound_sums
 from argmax_vae.networks import PRECISIONS, MixtureNetworks, set_precision
 from argmax_vae.randomness import PlainNoise
 from argmax_vae.reconstruction import CodeLoss, bernoulli_loss
@@ -19,9 +19,11 @@ from chance import FALSE_ALARM, mean_p_value
 SEEDS, BATCH, PIXELS, K, C = 2, 3, 12, 4, 2
 
 
-def networks(seeds: list[int] | None = None, dropout: float = 0.5) -> MixtureNetworks:
-    sizes = ([9, 7], [6], 5, [8], [10])
-    return MixtureNetworks(PIXELS, K, C, *sizes, "leaky_relu", "relu", dropout, seeds or list(range(SEEDS))).double()
+def networks(
+    seeds: list[int] | None = None, dropout: float = 0.5, slopes: tuple[float, float] = (0.01, 0.01)
+) -> MixtureNetworks:
+    sizes, chosen = ([9, 7], [6], 5, [8], [10]), seeds or list(range(SEEDS))
+    return MixtureNetworks(PIXELS, K, C, *sizes, "leaky_relu", "relu", dropout, chosen, *slopes).double()
 
 
 def images(generator: torch.Generator) -> Tensor:
@@ -51,11 +53,12 @@ def test_decoder_sees_the_matrix_diag_z_times_gaussians(generator: torch.Generat
     )
 
 
-def test_encoder_against_a_network_written_out(generator: torch.Generator) -> None:
+@pytest.mark.parametrize("slopes", [(0.01, 0.01), (0.2, 0.5)])
+def test_encoder_against_a_network_written_out(slopes: tuple[float, float], generator: torch.Generator) -> None:
     """Trunk, discrete head, and one network for the rows of all components, for every seed."""
-    nets, pixels = networks(), images(generator)
+    nets, pixels = networks(slopes=slopes), images(generator)
     logits, mean, log_variance = nets.encode(pixels)
-    act = torch.nn.functional.leaky_relu
+    act, act_of_components = (torch.nn.LeakyReLU(slope) for slope in slopes)
     for s in range(SEEDS):
 
         def apply(layer: torch.nn.Module, values: Tensor, s: int = s) -> Tensor:
@@ -66,7 +69,7 @@ def test_encoder_against_a_network_written_out(generator: torch.Generator) -> No
         torch.testing.assert_close(logits[s, :, 0], head)
         for j in range(K):
             row = apply(nets.rows, common)[:, 5 * j : 5 * (j + 1)]
-            both = apply(nets.component.layers[1], act(apply(nets.component.layers[0], row)))
+            both = apply(nets.component.layers[1], act_of_components(apply(nets.component.layers[0], row)))
             torch.testing.assert_close(mean[s, :, j], both[:, :C])
             torch.testing.assert_close(log_variance[s, :, j], both[:, C:])
 
@@ -89,14 +92,14 @@ def test_a_seed_has_the_networks_of_a_lone_run(generator: torch.Generator) -> No
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("kind", ["selected", "candidate", "expected"])
+@pytest.mark.parametrize("kind", GAUSSIAN_KL)
 def test_losses_of_codes_and_of_all_components(kind: str, precision: str, generator: torch.Generator) -> None:
     loss, _ = problem(kind, generator)
     set_precision(loss.networks, precision)
     assert isinstance(loss, CodeLoss)
     outputs = [loss.networks.decode(code(j), loss.gaussian) for j in range(K)]
     plain = torch.stack([bernoulli_loss(output, loss.images) for output in outputs], -1)
-    inside = {"selected": 0.0, "candidate": loss.divergences, "expected": 0.0}[kind]
+    inside = loss.divergences if kind in ("candidate", "mixed") else 0.0
     torch.testing.assert_close(loss.candidates(), plain + inside)
     own = plain + inside
     values = torch.eye(K, dtype=torch.float64).unsqueeze(1)
@@ -113,6 +116,33 @@ def test_losses_keep_samples_apart(generator: torch.Generator) -> None:
     loss, _ = problem("candidate", generator)
     codes = torch.stack([code(1), code(3)])
     torch.testing.assert_close(loss(codes), torch.stack([loss(code(1)), loss(code(3))]))
+
+
+def test_mixed_divergence_is_that_of_the_gaussian_with_mixed_mean_and_log_variance(generator: torch.Generator) -> None:
+    """Against torch.distributions, with its derivative in the relaxed code."""
+    nets, pixels = networks(), images(generator)
+    mean, log_variance = torch.randn(2, SEEDS, BATCH, K, C, generator=generator, dtype=torch.float64)
+    noise = torch.zeros(SEEDS, BATCH, C, dtype=torch.float64)
+    relaxed = torch.randn(3, SEEDS, BATCH, 1, K, generator=generator, dtype=torch.float64).softmax(-1).requires_grad_()
+    found = MixtureReconstruction(nets, pixels, mean, log_variance, noise, "mixed")(relaxed)
+    found = found - MixtureReconstruction(nets, pixels, mean, log_variance, noise, "expected")(relaxed)
+    mixed = [torch.einsum("nsbij,sbjc->nsbc", relaxed, values) for values in (mean, log_variance)]
+    posterior = Independent(Normal(mixed[0], (0.5 * mixed[1]).exp()), 1)
+    prior = Independent(Normal(torch.zeros_like(mixed[0]), torch.ones_like(mixed[0])), 1)
+    truth = kl_divergence(posterior, prior)
+    torch.testing.assert_close(found, truth)
+    slopes = [torch.autograd.grad(value.sum(), relaxed, retain_graph=True)[0] for value in (found, truth)]
+    torch.testing.assert_close(*slopes)
+
+
+def test_every_component_may_have_a_noise_of_its_own(generator: torch.Generator) -> None:
+    nets, pixels = networks(), images(generator)
+    mean, log_variance, noise = torch.randn(3, SEEDS, BATCH, K, C, generator=generator, dtype=torch.float64)
+    own = MixtureReconstruction(nets, pixels, mean, log_variance, noise, "expected")
+    torch.testing.assert_close(own.gaussian, mean + (0.5 * log_variance).exp() * noise)
+    for j in range(K):
+        shared = MixtureReconstruction(nets, pixels, mean, log_variance, noise[:, :, j], "expected")
+        torch.testing.assert_close(own(code(j)), shared(code(j)))
 
 
 def test_only_the_selected_divergence_differentiates_the_gaussians(generator: torch.Generator) -> None:

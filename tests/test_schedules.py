@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from argmax_vae.errors import UsageError
-from argmax_vae.schedules import SCHEDULES, Constant, Cosine, Exponential, Linear, Schedule
+from argmax_vae.schedules import SCHEDULES, Constant, Cosine, EpochExponential, Exponential, Linear, Schedule
 
 NUMBERS = [
     (name, field.name)
@@ -40,6 +40,24 @@ def test_papers_schedule_never_reaches_its_floor() -> None:
     assert at(schedule, 230_999) > 0.1
     assert at(schedule, 231_000) == pytest.approx(0.1)
     assert at(schedule, 10**7) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("rate", "every", "first"), [(1e-5, 500, 1500), (1e-3, 7, 1), (1e-3, 7, 20)])
+def test_epoch_exponential_is_set_after_every_epoch(rate: float, every: int, first: int) -> None:
+    schedule, value = EpochExponential(rate=rate, every=every, first=first), 1.0
+    for epoch in range(first, first + 500):
+        start = (epoch - first) * every
+        for step in (start, start + every - 1):
+            assert at(schedule, step) == pytest.approx(value, rel=1e-6)
+        value = max(0.1, math.exp(-rate * every * epoch))
+    assert value == 0.1
+
+
+def test_papers_schedule_behind_labelled_images_is_1_in_one_epoch_and_0_1_in_all_others() -> None:
+    schedule = EpochExponential(first=1500)
+    assert [at(schedule, step) for step in (0, 499)] == [1.0, 1.0]
+    assert [at(schedule, step) for step in (500, 999, 1000, 10**6)] == [pytest.approx(0.1)] * 4
+    assert schedule.describe() == "1 for 500 steps, then 0.1"
 
 
 def test_linear() -> None:

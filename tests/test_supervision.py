@@ -23,7 +23,15 @@ from argmax_vae.randomness import PlainNoise
 from argmax_vae.reconstruction import CodeLoss
 from argmax_vae.runs import RunDirectory
 from argmax_vae.schedules import Constant
-from argmax_vae.supervision import SupervisionConfig, cross_entropy, draw_labelled, labelled_subset, supervised
+from argmax_vae.supervision import (
+    Passes,
+    SupervisionConfig,
+    cross_entropy,
+    labelled_subset,
+    supervised,
+    take_labelled,
+    with_replacement,
+)
 from chance import FALSE_ALARM, mean_p_value
 from helpers import cell, metrics, raise_after, same_numbers, seeds, train
 from tabular import TabularLoss
@@ -40,6 +48,10 @@ SEQUENTIAL = ("supervision=sequential", "supervision.labels=50", "supervision.la
 SEQUENTIAL_JOINT = (
     *("supervision=sequential_joint", "supervision.labels=50"),
     *("supervision.labelled_batch=50", "supervision.labelled_visits=12"),
+)
+PASSES = (
+    *("supervision=sequential_joint", "supervision.labels=50", "supervision.labelled_batch=10"),
+    *("supervision.labelled_visits=2", "supervision.sampling=without_replacement"),
 )
 TRAININGS = pytest.mark.parametrize(
     "overrides", [JOINT, SEQUENTIAL, SEQUENTIAL_JOINT, ()], ids=["joint", "sequential", "sequential_joint", "none"]
@@ -173,17 +185,42 @@ def test_labelled_images_of_a_step_are_drawn_evenly() -> None:
     classes = torch.tensor([[5, 7, 9], [1, 2, 3]])
     pixels = torch.stack([classes, 10 * classes], -1).to(torch.uint8)
     uniform = torch.tensor([[0.0, 0.34, 0.9999999, 0.5], [0.0, 0.5, 1.0, 0.1]])
-    drawn, labels = draw_labelled(pixels, classes, uniform)
+    drawn, labels = take_labelled(pixels, classes, with_replacement(uniform, 3))
     assert labels.tolist() == [[5, 7, 9, 7], [1, 2, 3, 1]]
     assert torch.equal(drawn, torch.stack([labels, 10 * labels], -1).to(torch.uint8))
 
 
-@TRAININGS
-@pytest.mark.parametrize("stop", [1, 3])
+def test_a_pass_sees_every_labelled_image_once_in_an_order_of_its_own() -> None:
+    """Whichever step is asked for first: so a run that resumes sees what an uninterrupted one sees."""
+    passes = Passes([3, 7], 12, 4)
+    steps = [passes.of_step(step) for step in range(6)]
+    orders = [torch.cat(steps[start : start + 3], 1).tolist() for start in (0, 3)]
+    assert all(sorted(order) == list(range(12)) for both in orders for order in both)
+    assert len({tuple(order) for both in orders for order in both}) == 4
+    assert torch.equal(Passes([7], 12, 4).of_step(4), steps[4][1:])
+
+
+def test_labelled_images_are_seen_in_as_many_passes_as_asked_for(tmp_path: Path) -> None:
+    """Two passes of five steps are 10 of the 12 steps of two epochs; behind them two epochs see both."""
+    run = train(tmp_path, *MIXTURE, *PASSES, "trainer.epochs=4")
+    assert seeds(run)["steps"].tolist() == [10 + 2 * 6]
+    module = started(tmp_path, *PASSES, "seeds=[0,1]")
+    assert (module.labelled_steps, module.labelled_epochs) == (10, 2)
+    drawn = torch.cat([module.draw()["labelled"] for _ in range(10)], 1)
+    assert all(torch.bincount(positions).tolist() == [2] * 50 for positions in drawn)
+
+
+@pytest.mark.parametrize(
+    ("stop", "overrides"),
+    [
+        *((stop, overrides) for stop in (1, 3) for overrides in (JOINT, SEQUENTIAL, SEQUENTIAL_JOINT, ())),
+        (1, PASSES),
+    ],
+)
 def test_interrupted_and_resumed_equals_uninterrupted(
     stop: int, overrides: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run with two phases is stopped once within its first and once behind it."""
+    """A run with two phases is stopped once within its first, or within a pass, and once behind it."""
     chosen = (*MIXTURE, *overrides, "trainer.epochs=4", "runtime.checkpoint_every=1")
     whole = train(tmp_path / "whole", *chosen)
     with monkeypatch.context() as interrupted:
@@ -332,7 +369,7 @@ def test_labelled_images_are_binary_unless_asked_for_as_they_are(binarize: bool,
     module = started(tmp_path, *JOINT, f"supervision.binarize={binarize}")
     noise = module.draw()
     images, _ = module.inputs(torch.arange(200).unsqueeze(0), noise)
-    drawn = draw_labelled(module.labelled_pixels, module.labelled_classes, noise["labelled"])[0].float() / 255
+    drawn = take_labelled(module.labelled_pixels, module.labelled_classes, noise["labelled"])[0].float() / 255
     assert torch.equal(images[:, :200], images[:, :200].round())
     torch.testing.assert_close(images[:, 200:], (drawn >= 0.5).float() if binarize else drawn)
 
@@ -473,6 +510,24 @@ def bad(*overrides: str) -> str:
         (("model.dropout=1",), "model.dropout=1.0 must be at least 0 and less than 1"),
         (("model.activation=tanh",), "model.activation=tanh must be one of relu, leaky_relu"),
         (("model.gaussian_kl=none",), "model.gaussian_kl=none must be one of"),
+        (("model.gaussian_noise=none",), "model.gaussian_noise=none must be one of shared, per_component"),
+        (("model.negative_slope=0.2",), "model.negative_slope=0.2 must be 0.01 with model.activation=relu"),
+        (
+            ("model.activation=leaky_relu", "model.component_negative_slope=-1"),
+            "model.component_negative_slope=-1.0 must be at least 0",
+        ),
+        (
+            ("supervision=joint", "supervision.labels=100", "supervision.sampling=twice"),
+            "supervision.sampling=twice must be one of with_replacement, without_replacement",
+        ),
+        (
+            (*PASSES, "supervision.labelled_batch=40"),
+            "supervision.labelled_batch=40 must be a divisor of supervision.labels=50",
+        ),
+        (
+            ("supervision=joint", "supervision.labels=50", "supervision.schedule_starts=after_labels"),
+            "supervision.schedule_starts=after_labels needs supervision=sequential or sequential_joint, not joint",
+        ),
         (("supervision.select=accuracy",), "supervision.select=accuracy needs labels"),
         (("trainer.importance_samples=5",), "trainer.importance_samples=5 must be 0 with model=mixture"),
         (("model.gaussian=0",), "model.gaussian=0 must be from 1 to"),

@@ -90,7 +90,7 @@ class ConvolutionalMixtureNetworks(GaussianMixtureNetworks):
         likelihood: str,
         seeds: Sequence[int],
     ) -> None:
-        super().__init__(k, gaussian, dropout, "relu")
+        super().__init__(k, gaussian, dropout)
         factor = STRIDE ** len(channels)
         if shape[1] % factor or shape[2] % factor:
             raise ValueError(f"{len(channels)} layers cannot halve images of {shape[1]} × {shape[2]}")

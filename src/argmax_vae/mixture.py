@@ -15,12 +15,15 @@ from argmax_vae.checks import LARGEST_SIZE, require, require_fraction, require_o
 from argmax_vae.latents import gaussian_kl, kl_to_uniform, normal_from_uniform, sample_codes
 from argmax_vae.latents import gumbel_from_uniform as gumbel
 from argmax_vae.modules import ModelConfig
-from argmax_vae.networks import ACTIVATIONS, GaussianMixtureNetworks
+from argmax_vae.networks import ACTIVATIONS, NEGATIVE_SLOPE, GaussianMixtureNetworks
 from argmax_vae.objective import BoundSums
 from argmax_vae.randomness import NoiseSource
 from argmax_vae.reconstruction import LIKELIHOODS
 
-GAUSSIAN_KL = ("selected", "candidate", "expected")
+GAUSSIAN_KL = ("selected", "candidate", "mixed", "expected")
+IN_THETA = ("candidate", "mixed")
+"""The choices that have the divergence of the Gaussian in the values of θ."""
+GAUSSIAN_NOISE = ("shared", "per_component")
 
 
 @dataclass
@@ -30,7 +33,12 @@ class GaussianMixtureConfig(ModelConfig):
 
     `gaussian_kl`: how the third term is trained. `selected`: the divergence of the sampled component, which the
     discrete gradient does not see, as in the paper's code; `candidate`: it is a part of θ, so that every choice of the
-    component is judged with its own; `expected`: Σ_j q(j) KL_j, added and differentiated.
+    component is judged with its own; `mixed`: so is KL(N(Σ_j z_j μ_j, exp(Σ_j z_j log σ_j²)) ‖ N(0, 1)), which equals
+    `candidate` for hard codes and is what the paper's code trains with the relaxed codes of Gumbel-Softmax; `expected`:
+    Σ_j q(j) KL_j, added and differentiated.
+
+    `gaussian_noise`: whether the k components of an image have one noise in training, `shared`, or each its own,
+    `per_component`, as in the paper's code.
     """
 
     latents: str = "1x10"
@@ -39,6 +47,7 @@ class GaussianMixtureConfig(ModelConfig):
     component_hidden: list[int] = field(default_factory=lambda: [66])
     dropout: float = 0.5
     gaussian_kl: str = "selected"
+    gaussian_noise: str = "shared"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,11 +58,16 @@ class GaussianMixtureConfig(ModelConfig):
         require_sizes("model.component_hidden", self.component_hidden)
         require_fraction("model.dropout", self.dropout)
         require_one_of("model.gaussian_kl", self.gaussian_kl, GAUSSIAN_KL)
+        require_one_of("model.gaussian_noise", self.gaussian_noise, GAUSSIAN_NOISE)
 
 
 @dataclass
 class MixtureConfig(GaussianMixtureConfig):
-    """A mixture with the fully connected layers of `networks.MixtureNetworks`, whose sizes these are."""
+    """A mixture with the fully connected layers of `networks.MixtureNetworks`, whose sizes these are.
+
+    `activation`: relu, or leaky_relu with `negative_slope` in trunk and discrete head and `component_negative_slope` in
+    the layers that the components share. The paper's code has the slopes 0.2 and 0.5.
+    """
 
     name: str = "mixture"
     hidden: list[int] = field(default_factory=lambda: [400, 200])
@@ -61,6 +75,8 @@ class MixtureConfig(GaussianMixtureConfig):
     decoder_hidden: list[int] = field(default_factory=lambda: [400])
     activation: str = "relu"
     decoder_activation: str = "relu"
+    negative_slope: float = NEGATIVE_SLOPE
+    component_negative_slope: float = NEGATIVE_SLOPE
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,6 +85,11 @@ class MixtureConfig(GaussianMixtureConfig):
         require_sizes("model.hidden", self.hidden, at_least_one=True)
         for name in ("activation", "decoder_activation"):
             require_one_of(f"model.{name}", getattr(self, name), ACTIVATIONS)
+        for name in ("negative_slope", "component_negative_slope"):
+            value = getattr(self, name)
+            require_fraction(f"model.{name}", value)
+            with_relu = f"{NEGATIVE_SLOPE} with model.activation={self.activation}; use model.activation=leaky_relu"
+            require(value == NEGATIVE_SLOPE or self.activation == "leaky_relu", f"model.{name}", value, with_relu)
 
 
 @dataclass
@@ -95,11 +116,11 @@ class AttributeConfig(GaussianMixtureConfig):
 
 
 class MixtureReconstruction:
-    """θ(x, z) of a batch of images for one Gaussian noise, the same for every component; nats per image.
+    """θ(x, z) of a batch of images for one Gaussian noise, the same or another for every component; nats per image.
 
-    `divergences` (seeds, batch, k) are those of the components, and `gaussian_kl`, as in MixtureConfig, says where θ
-    has them: in all losses (`candidate`), in the derivative of the losses of the code but not in their values
-    (`selected`), so that no estimator sees them, or nowhere (`expected`).
+    `divergences` (seeds, batch, k) are those of the components, and `kl`, the `gaussian_kl` of GaussianMixtureConfig,
+    says where θ has them: in all losses (`candidate`, and `mixed` for relaxed codes), in the derivative of the losses
+    of the code but not in their values (`selected`), so that no estimator sees them, or nowhere (`expected`).
     """
 
     def __init__(
@@ -108,12 +129,15 @@ class MixtureReconstruction:
         images: Float[Tensor, "seeds batch pixels"],
         mean: Float[Tensor, "seeds batch k c"],
         log_variance: Float[Tensor, "seeds batch k c"],
-        noise: Float[Tensor, "seeds batch c"],
+        noise: Float[Tensor, "seeds batch c"] | Float[Tensor, "seeds batch k c"],
         kl: str,
     ) -> None:
         self.networks, self.images, self.kl = networks, images, kl
         self.loss = LIKELIHOODS[networks.likelihood].loss
-        self.gaussian = mean + (0.5 * log_variance).exp() * noise.unsqueeze(-2)
+        self.mean, self.log_variance = mean, log_variance
+        self.gaussian = mean + (0.5 * log_variance).exp() * (
+            noise if noise.dim() == mean.dim() else noise.unsqueeze(-2)
+        )
         self.divergences = gaussian_kl(mean, log_variance)
 
     def __call__(self, codes: Float[Tensor, "*rows 1 k"]) -> Float[Tensor, "*rows"]:
@@ -127,6 +151,9 @@ class MixtureReconstruction:
             return losses
         if self.kl == "candidate":
             return losses + (codes.squeeze(-2) * self.divergences).sum(-1)
+        if self.kl == "mixed":
+            mean, log_variance = ((codes @ values).squeeze(-2) for values in (self.mean, self.log_variance))
+            return losses + gaussian_kl(mean, log_variance)
         selected = (codes.detach().squeeze(-2) * self.divergences).sum(-1)
         return losses + selected - selected.detach()
 
@@ -135,7 +162,7 @@ class MixtureReconstruction:
         with torch.no_grad():
             outputs = self.networks.decode_components(self.gaussian)
             losses = self.loss(outputs, self.images.unsqueeze(1)).movedim(1, -1)
-            return losses + self.divergences if self.kl == "candidate" else losses
+            return losses + self.divergences if self.kl in IN_THETA else losses
 
     def with_candidates(
         self, codes: Float[Tensor, "*rows 1 k"]

@@ -17,7 +17,13 @@ from argmax_vae.data.datasets import Dataset, Images
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import Estimator, EstimatorConfig
 from argmax_vae.latents import normal_from_uniform
-from argmax_vae.mixture import GaussianMixtureConfig, MixtureConfig, MixtureReconstruction, mixture_bound_sums
+from argmax_vae.mixture import (
+    IN_THETA,
+    GaussianMixtureConfig,
+    MixtureConfig,
+    MixtureReconstruction,
+    mixture_bound_sums,
+)
 from argmax_vae.modules import DiscreteVAE, Evaluation, ModelConfig, TrainerConfig
 from argmax_vae.networks import GaussianMixtureNetworks, MixtureNetworks
 from argmax_vae.randomness import NoiseSource, SeedNoise
@@ -28,11 +34,13 @@ from argmax_vae.supervision import (
     BOTH_IN_A_STEP,
     CROSS_ENTROPIES,
     Leading,
+    Passes,
     SupervisionConfig,
     cross_entropy,
-    draw_labelled,
     labelled_subset,
     supervised,
+    take_labelled,
+    with_replacement,
 )
 
 
@@ -61,7 +69,10 @@ class MixtureVAE(DiscreteVAE):
         self.classes = self.number_of_classes(dataset)
         self.counts: dict[str, list[Tensor]] = {}
         self.phase = "unlabelled"
-        self.labelled_epochs = supervision.labelled_epochs(len(dataset.train.pixels) // self.trainer_config.batch)
+        steps_per_epoch = len(dataset.train.pixels) // self.trainer_config.batch
+        self.labelled_epochs = supervision.labelled_epochs(steps_per_epoch)
+        self.labelled_steps = supervision.labelled_steps(steps_per_epoch)
+        self.passes = Passes(seeds, supervision.labels, supervision.batch)
         self.later_config = self.estimator.config
         self.labelled_config = labelled_config(self.estimator, supervision)
         pixels, classes = labelled_images(dataset, supervision, model.k, seeds)
@@ -83,6 +94,8 @@ class MixtureVAE(DiscreteVAE):
             m.decoder_activation,
             m.dropout,
             self.seeds,
+            m.negative_slope,
+            m.component_negative_slope,
         )
 
     def number_of_classes(self, dataset: Dataset) -> int:
@@ -102,6 +115,7 @@ class MixtureVAE(DiscreteVAE):
             purpose: SeedNoise(self.seeds, self.device).restart(self.current_epoch, purpose)
             for purpose in ("gaussian", "dropout", "supervision")
         }
+        self.next_step = int(self.steps_done)
         phase = self.phase_of(self.current_epoch)
         if phase != self.phase:
             self.phase = phase
@@ -122,17 +136,27 @@ class MixtureVAE(DiscreteVAE):
             return self.part.noise(noise, *whole)
 
         noise = self.estimator.noise((seeds, batch, 1, k), source(self.noise))
-        gaussian = source(self.mixture_noise["gaussian"]).uniform((seeds, batch, self.mixture.gaussian))
+        components = () if self.mixture.gaussian_noise == "shared" else (k,)
+        gaussian = source(self.mixture_noise["gaussian"]).uniform((seeds, batch, *components, self.mixture.gaussian))
         noise["gaussian"] = normal_from_uniform(gaussian)
         if self.mixture.dropout and self.mixture.component_hidden:
             width = self.mixture.component_hidden[-1]
             noise["dropout"] = source(self.mixture_noise["dropout"]).uniform((seeds, batch, k, width))
         if labelled:
-            drawn = self.part.noise(self.mixture_noise["supervision"], labelled)
-            noise["labelled"] = drawn.uniform((seeds, labelled // self.part.count))
+            noise["labelled"] = self.draw_labelled(labelled)
         if self.binarization == "dynamic":
             noise["pixels"] = source(self.pixel_noise).uniform((seeds, batch, self.train_pixels.shape[1]))
         return noise
+
+    def draw_labelled(self, batch: int) -> Int64[Tensor, "seeds batch"]:
+        """Which labelled images this process sees in the step, of those of the whole batch."""
+        if self.supervision.sampling == "without_replacement":
+            chosen = self.passes.of_step(self.next_step)[:, self.part.rows(batch)]
+            self.next_step += 1
+            return chosen.to(self.device)
+        drawn = self.part.noise(self.mixture_noise["supervision"], batch)
+        uniform = drawn.uniform((len(self.seeds), batch // self.part.count))
+        return with_replacement(uniform, self.supervision.labels)
 
     def inputs(self, indices: Int64[Tensor, "seeds batch"], noise: Noise) -> tuple[Tensor, ...]:
         """Images, the labelled ones last, and their labels (seeds, batch, 1, k), one-hot or all zeros."""
@@ -143,7 +167,7 @@ class MixtureVAE(DiscreteVAE):
             parts.append(prepare(self.train_pixels[indices], self.binarization, first))
             labels.append(torch.zeros(*indices.shape, self.mixture.k, device=parts[0].device))
         if self.phase != "unlabelled":
-            pixels, classes = draw_labelled(self.labelled_pixels, self.labelled_classes, noise["labelled"])
+            pixels, classes = take_labelled(self.labelled_pixels, self.labelled_classes, noise["labelled"])
             last = None if uniform is None else uniform[:, -pixels.shape[1] :]
             how = self.binarization if self.supervision.binarize else "none"
             parts.append(prepare(pixels, how, last))
@@ -168,10 +192,12 @@ class MixtureVAE(DiscreteVAE):
             loss = Leading(reconstruction, first, images.shape[1] - first)
         if self.phase != "unlabelled":
             loss = supervised(self.supervision, loss, labels)
+        if self.supervision.schedule_starts == "after_labels":
+            steps_done = (steps_done - self.labelled_steps).clamp_min(0)
         terms = objective.training_terms(self.objective_config, self.estimator, logits, loss, noise, steps_done)
         values, bound = terms.objective, (terms.reconstruction + terms.kl)[:, :first]
         divergence = (logits[:, :first].softmax(-1).squeeze(-2) * reconstruction.divergences).sum(-1)
-        if kind != "candidate":
+        if kind not in IN_THETA:
             bound = bound + divergence.detach()
         total = values[:, :first].mean(-1).sum()
         if kind == "expected":
@@ -184,6 +210,13 @@ class MixtureVAE(DiscreteVAE):
             behind = extra if self.supervision.loss in CROSS_ENTROPIES else terms.estimate.objective
             total = total + self.supervision.labelled_weight * behind[:, first:].mean(-1).sum()
         return total, bound.mean(-1), terms.estimate.loss, terms.estimate.metrics
+
+    def training_step(self, block: Int64[Tensor, "steps seeds batch"], batch_index: int) -> None:
+        """As in DiscreteVAE, but no more steps on labelled images alone than `supervision` says."""
+        if self.phase == "labelled":
+            block = block[: max(0, self.labelled_steps - int(self.steps_done))]
+        if len(block):
+            super().training_step(block, batch_index)
 
     def with_theta(self, batch: int) -> int:
         """How many images of a batch, from the first on, take part with θ and KL, and not with their label alone."""

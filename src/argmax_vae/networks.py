@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -14,8 +15,7 @@ from argmax_vae.products import seed_product
 from argmax_vae.randomness import generator_for
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "leaky_relu": F.leaky_relu}
-
-
+NEGATIVE_SLOPE = 0.01
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -60,15 +60,26 @@ def set_in_layers(networks: nn.Module, name: str, value: bool) -> None:
             setattr(module, name, value)
 
 
+def activation_function(name: str, negative_slope: float = NEGATIVE_SLOPE) -> Callable[[Tensor], Tensor]:
+    """The function that ACTIVATIONS names; `negative_slope` is that of leaky_relu."""
+    return partial(F.leaky_relu, negative_slope=negative_slope) if name == "leaky_relu" else ACTIVATIONS[name]
+
+
 class SeedMLP(nn.Module):
     """Linear layers of the given sizes with an activation (of ACTIVATIONS) between them, one network per seed.
 
-    The weights of seed s come from a generator seeded by s alone.
+    `negative_slope` is that of leaky_relu. The weights of seed s come from a generator seeded by s alone.
     """
 
-    def __init__(self, sizes: Sequence[int], generators: Sequence[torch.Generator], activation: str = "relu") -> None:
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        generators: Sequence[torch.Generator],
+        activation: str = "relu",
+        negative_slope: float = NEGATIVE_SLOPE,
+    ) -> None:
         super().__init__()
-        self.activation = ACTIVATIONS[activation]
+        self.activation = activation_function(activation, negative_slope)
         self.layers = nn.ModuleList(
             SeedLinear(inputs, outputs, generators) for inputs, outputs in itertools.pairwise(sizes)
         )
@@ -133,10 +144,9 @@ class GaussianMixtureNetworks(nn.Module):
     component: SeedMLP
     likelihood = "bernoulli"
 
-    def __init__(self, k: int, gaussian: int, dropout: float, activation: str) -> None:
+    def __init__(self, k: int, gaussian: int, dropout: float) -> None:
         super().__init__()
         self.n, self.k, self.gaussian, self.dropout = 1, k, gaussian, dropout
-        self.activation = ACTIVATIONS[activation]
 
     def features(self, images: Float[Tensor, "seeds batch pixels"]) -> Float[Tensor, "seeds batch features"]:
         """What both heads see of the images, whose values are in [0, 1]."""
@@ -170,9 +180,9 @@ class GaussianMixtureNetworks(nn.Module):
         first, *others = self.component.layers
         values = first(values)
         for layer in others[:-1]:
-            values = layer(self.activation(values))
+            values = layer(self.component.activation(values))
         if others:
-            values = self.activation(values)
+            values = self.component.activation(values)
             if dropout is not None:
                 values = values * (dropout.flatten(1, 2) >= self.dropout) / (1 - self.dropout)
             values = others[-1](values)
@@ -198,6 +208,7 @@ class MixtureNetworks(GaussianMixtureNetworks):
 
     A trunk pixels-`hidden` feeds the discrete head (`discrete_hidden`, then k logits) and the continuous head: rows of
     `row` numbers, and the shared network `component_hidden`, then 2c. The decoder is k·c-`decoder_hidden`-pixels.
+    `negative_slope` is that of leaky_relu in trunk and discrete head, `component_negative_slope` in the shared network.
     """
 
     def __init__(
@@ -214,13 +225,16 @@ class MixtureNetworks(GaussianMixtureNetworks):
         decoder_activation: str,
         dropout: float,
         seeds: Sequence[int],
+        negative_slope: float = NEGATIVE_SLOPE,
+        component_negative_slope: float = NEGATIVE_SLOPE,
     ) -> None:
-        super().__init__(k, gaussian, dropout, activation)
+        super().__init__(k, gaussian, dropout)
         generators = [generator_for(seed, 0, "weights") for seed in seeds]
-        self.trunk = SeedMLP([pixels, *hidden], generators, activation)
-        self.discrete = SeedMLP([hidden[-1], *discrete_hidden, k], generators, activation)
+        self.trunk = SeedMLP([pixels, *hidden], generators, activation, negative_slope)
+        self.discrete = SeedMLP([hidden[-1], *discrete_hidden, k], generators, activation, negative_slope)
         self.rows = SeedLinear(hidden[-1], row * k, generators)
-        self.component = SeedMLP([row, *component_hidden, 2 * gaussian], generators, activation)
+        component = [row, *component_hidden, 2 * gaussian]
+        self.component = SeedMLP(component, generators, activation, component_negative_slope)
         self.decoder = SeedMLP([k * gaussian, *decoder_hidden, pixels], generators, decoder_activation)
 
     def features(self, images: Float[Tensor, "seeds batch pixels"]) -> Float[Tensor, "seeds batch features"]:

@@ -27,6 +27,7 @@ PURPOSES = (
     "supervision",
     "gaussian",
     "dropout",
+    "passes",
 )
 
 

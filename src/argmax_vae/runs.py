@@ -33,17 +33,35 @@ from argmax_vae.errors import UsageError
 from argmax_vae.files import claimed, write_atomic, write_csv, write_json, write_text
 
 NOT_IDENTITY = ("runtime", "tracker", "paths", "table", "protocol", "chosen", "laboratory")
+LATER_KEYS: dict[str, Any] = {
+    "model.gaussian_noise": "shared",
+    "model.negative_slope": 0.01,
+    "model.component_negative_slope": 0.01,
+    "supervision.sampling": "with_replacement",
+    "supervision.schedule_starts": "with_training",
+}
+"""Keys that earlier versions lack, with the value that stands for what those did: it is no part of the identity."""
 
 
 def identity(plain: Mapping[str, Any]) -> str:
     """Ten hexadecimal digits of the SHA-256 of everything that decides a run's numbers."""
-    kept = {key: value for key, value in plain.items() if key not in NOT_IDENTITY}
+    kept = {key: without_later_keys(key, value) for key, value in plain.items() if key not in NOT_IDENTITY}
     if kept.get("supervision", {}).get("training") == "none":
         del kept["supervision"]
     precision = plain.get("runtime", {}).get("precision", "float32")
     if precision != "float32":
         kept["precision"] = precision
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def without_later_keys(section: str, value: Any) -> Any:
+    """A section without those of LATER_KEYS that have the value there."""
+    if not isinstance(value, Mapping):
+        return value
+    names = {key: f"{section}.{key}" for key in value}
+    return {
+        key: inner for key, inner in value.items() if names[key] not in LATER_KEYS or inner != LATER_KEYS[names[key]]
+    }
 
 
 def flat(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

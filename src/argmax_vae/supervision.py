@@ -1,6 +1,7 @@
 """What labels do to training: which images have one, and the loss ℓ(z, z_{φ+γ}) that they add (Equation 11)."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,8 @@ LOSSES = ("label", "augmented", "cross_entropy", "relaxed_cross_entropy")
 CROSS_ENTROPIES = ("cross_entropy", "relaxed_cross_entropy")
 SOURCES = ("train", "train_and_validation")
 SELECTIONS = ("bound", "accuracy")
+SAMPLINGS = ("with_replacement", "without_replacement")
+SCHEDULE_STARTS = ("with_training", "after_labels")
 CERTAIN = 1e9
 """A loss beside which every other is nothing."""
 
@@ -32,10 +35,12 @@ CERTAIN = 1e9
 class SupervisionConfig:
     """How labels take part in training.
 
-    `training`: none; `sequential`, the labelled images alone until each was seen `labelled_visits` times on average
-    (drawn with replacement, rounded up to whole epochs) and none of them afterwards, as the paper's code does;
-    `joint`, `labelled_batch` labelled images in every step beside the others (Equation 11); or `sequential_joint`,
-    the first phase of sequential and then joint.
+    `training`: none; `sequential`, the labelled images alone until each was seen `labelled_visits` times, and none of
+    them afterwards, as the paper's code does; `joint`, `labelled_batch` labelled images in every step beside the others
+    (Equation 11); or `sequential_joint`, the first phase of sequential and then joint.
+    `sampling`: how the labelled images of a step are drawn. `with_replacement`: alone they are seen `labelled_visits`
+    times on average, rounded up to whole epochs; `without_replacement`: in exactly so many passes, each in an order of
+    its own, as in the paper's code, and the last epoch of labelled images is as short as the passes leave it.
     `labels`: how many images have a label, the same number for every class, drawn per seed from `source`: the images
     trained with, or with sequential training the validation images too, as in the paper's code.
     `loss`: what a label y adds for its image.
@@ -47,6 +52,8 @@ class SupervisionConfig:
     since Equation 11 has θ and KL once for every image, labelled or not (a folded KL stays with `label` and
     `augmented`, whose estimate it is a part of). Without effect where labelled images are seen alone.
     `labelled_value`: ε or τ while labelled images are seen alone; 0 for that of the estimator's schedule.
+    `schedule_starts`: whether the schedule of ε or τ counts all steps, `with_training`, or `after_labels`, those behind
+    the labelled images that are seen alone, during which it stays where it starts.
     `binarize`: whether labelled images are made binary like the rest; the paper's code does not.
     `select`: whether the networks kept are those of the best validation `bound` or `accuracy`.
     """
@@ -60,6 +67,8 @@ class SupervisionConfig:
     labelled_batch: int = 100
     labelled_visits: int = 1500
     labelled_value: float = 0.0
+    schedule_starts: str = "with_training"
+    sampling: str = "with_replacement"
     binarize: bool = True
     select: str = "bound"
 
@@ -69,6 +78,8 @@ class SupervisionConfig:
             ("loss", LOSSES),
             ("source", SOURCES),
             ("select", SELECTIONS),
+            ("sampling", SAMPLINGS),
+            ("schedule_starts", SCHEDULE_STARTS),
         ):
             require_one_of(f"supervision.{name}", getattr(self, name), allowed)
         for name in ("weight", "labelled_weight"):
@@ -82,6 +93,16 @@ class SupervisionConfig:
                 f"supervision.labels={self.labels} does not fit supervision.training={self.training}: "
                 f"labels need supervision={WITH_LABELS}, and these need labels"
             )
+        if self.sampling == "without_replacement" and self.training != "none" and self.labels % self.batch:
+            raise UsageError(
+                f"supervision.labelled_batch={self.labelled_batch} must be a divisor of supervision.labels="
+                f"{self.labels} with supervision.sampling=without_replacement"
+            )
+        if self.schedule_starts == "after_labels" and self.training not in ("none", *LABELS_FIRST):
+            raise UsageError(
+                f"supervision.schedule_starts=after_labels needs supervision={' or '.join(LABELS_FIRST)}, "
+                f"not {self.training}"
+            )
 
     @property
     def batch(self) -> int:
@@ -93,6 +114,12 @@ class SupervisionConfig:
         if self.training not in LABELS_FIRST:
             return 0
         return math.ceil(self.labelled_visits * self.labels / self.batch / steps_per_epoch)
+
+    def labelled_steps(self, steps_per_epoch: int) -> int:
+        """Steps in which the labelled images are seen alone."""
+        if self.sampling == "with_replacement" or self.training not in LABELS_FIRST:
+            return self.labelled_epochs(steps_per_epoch) * steps_per_epoch
+        return self.labelled_visits * self.labels // self.batch
 
     def validate(self, estimator: EstimatorConfig, model: str, k: int, mixture: bool) -> None:
         """Raise UsageError when these choices do not fit the estimator or the model."""
@@ -221,12 +248,36 @@ def cross_entropy(
     return torch.zeros_like(estimate.loss)
 
 
-def draw_labelled(
+def with_replacement(uniform: Float[Tensor, "seeds batch"], labelled: int) -> Int64[Tensor, "seeds batch"]:
+    """Positions among the labelled images, from uniform numbers on [0, 1)."""
+    return (uniform * labelled).long().clamp_max(labelled - 1)
+
+
+class Passes:
+    """Positions among the labelled images, drawn without replacement: a pass sees each once, in an order of its own.
+
+    The order of a pass of seed s is from the stream of s in which the number of the pass takes the place of an epoch's.
+    """
+
+    def __init__(self, seeds: Sequence[int], labelled: int, batch: int) -> None:
+        self.seeds, self.labelled, self.batch = seeds, labelled, batch
+        self.number = -1
+
+    def of_step(self, step: int) -> Int64[Tensor, "seeds batch"]:
+        """Those of a step, counted among the steps with labelled images."""
+        number, place = divmod(step, self.labelled // self.batch)
+        if number != self.number:
+            generators = [generator_for(seed, number, "passes") for seed in self.seeds]
+            self.orders = torch.stack([torch.randperm(self.labelled, generator=generator) for generator in generators])
+            self.number = number
+        return self.orders[:, place * self.batch : (place + 1) * self.batch]
+
+
+def take_labelled(
     pixels: UInt8[Tensor, "seeds labelled pixels"],
     classes: Int64[Tensor, "seeds labelled"],
-    uniform: Float[Tensor, "seeds batch"],
+    chosen: Int64[Tensor, "seeds batch"],
 ) -> tuple[UInt8[Tensor, "seeds batch pixels"], Int64[Tensor, "seeds batch"]]:
-    """Labelled images of one step and their classes, drawn with replacement."""
-    chosen = (uniform * classes.shape[1]).long().clamp_max(classes.shape[1] - 1)
+    """The labelled images at these positions and their classes."""
     seeds = torch.arange(len(classes), device=classes.device).unsqueeze(1)
     return pixels[seeds, chosen], classes[seeds, chosen]
