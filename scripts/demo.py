@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from argmax_vae.bench import applicable
 from argmax_vae.config import cells
 from argmax_vae.estimators import ESTIMATORS
-from argmax_vae.report.plots import curve_with_band
+from argmax_vae.report.drawing import curve_with_band
 from argmax_vae.report.statistics import mean_interval
 from argmax_vae.report.style import style
 from argmax_vae.runs import RunDirectory

@@ -326,3 +326,24 @@ def test_the_config_of_figure1_is_the_papers() -> None:
 )
 def test_decoder_evaluations_of_an_estimate_for_20x2(name: str, expected: float) -> None:
     assert decoder_evaluations(ESTIMATORS[name].config_class(), 20, 2) == expected
+
+
+@pytest.mark.parametrize(
+    ("choices", "words"),
+    [
+        ("", ""),
+        ("straight_through=True", "straight-through"),
+        ("direction=symmetric", "symmetric"),
+        ("given=others, direction=away", "given others, away"),
+        ("baseline=moving_average, samples=1", "moving average, samples 1"),
+    ],
+)
+def test_choices_are_said_in_words(choices: str, words: str) -> None:
+    assert report.in_words(choices) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"), [(29.3, 1, "30"), (1234.5, 3, "1230"), (0.00234, 1, "0.002"), (0.5, 3, "0.5")]
+)
+def test_numbers_are_written_without_exponents(value: float, digits: int, text: str) -> None:
+    assert report.rounded(value, digits) == text

@@ -12,7 +12,7 @@ from matplotlib.text import Text
 from scipy import stats
 
 from argmax_vae.errors import UsageError
-from argmax_vae.report import plots
+from argmax_vae.report import drawing, plots
 from argmax_vae.report.style import style
 
 COLUMNS = ["n", "k", "estimator", "metric", "value"]
@@ -49,7 +49,7 @@ RUNS = runs("figure2", [(20, 10), (20, 2), (1, 40)])
 def test_curve_is_the_mean_and_band_the_interval() -> None:
     values = pd.DataFrame({0: [3.0, 1.0, np.nan], 1: [5.0, 2.0, np.nan], 2: [4.0, np.nan, np.nan]}, [1, 2, 3])
     axes = Figure().subplots()
-    plots.curve_with_band(axes, values, style("direct"))
+    drawing.curve_with_band(axes, values, style("direct"))
     (line,) = axes.lines
     assert line.get_xydata().tolist() == [[1, 4.0], [2, 1.5]]
     assert line.get_label() == "direct"
@@ -86,6 +86,30 @@ def test_figure6_compares_rows_of_one_protocol_and_number_of_epochs() -> None:
     assert differences.lines[0].get_xdata() == pytest.approx([0.12, 0.12])
 
 
+def test_an_interval_beyond_the_axis_ends_in_an_arrow_at_its_edge() -> None:
+    axes = Figure().subplots()
+    axes.set_ylim(0, 10)
+    drawing.bars_within(axes, np.array([1.0, 2.0]), np.array([5.0, 5.0]), np.array([1.0, 50.0]), color="k", marker="o")
+    (bar,) = (line for line in axes.collections)
+    near, far = (segment[:, 1] for segment in bar.get_segments())
+    assert near.tolist() == [4, 6]
+    assert 0 < far.min() < 1 and 9 < far.max() < 10
+    arrows = [line for line in axes.lines if line.get_marker() in "v^" and len(line.get_xdata())]
+    assert [line.get_xdata().tolist() for line in arrows] == [[2.0], [2.0]]
+
+
+def test_an_estimator_far_behind_does_not_squeeze_the_others() -> None:
+    ends = {"direct": 128.0, "rebar": 127.0, "arm": 127.5, "straight_through": 141.0}
+    rows = pd.DataFrame(
+        [{"estimator": name, "epoch": epoch, "test_bound": bound} for name, bound in ends.items() for epoch in (1, 2)]
+    )
+    inside, above = plots._without_far_ones(rows)
+    assert above == {"straight_through": 141.0}
+    assert set(inside["estimator"]) == {"direct", "rebar", "arm"}
+    inside, above = plots._without_far_ones(inside)
+    assert above == {}
+
+
 def test_digest_of_figure6_sees_epochs() -> None:
     rows = runs("figure6", [(30, 2)])
     more = rows.assign(epochs=rows["epochs"] + 1)
@@ -94,15 +118,15 @@ def test_digest_of_figure6_sees_epochs() -> None:
 
 def test_curve_without_values_draws_nothing() -> None:
     axes = Figure().subplots()
-    plots.curve_with_band(axes, pd.DataFrame({0: [np.nan]}, [1]), style("direct"))
+    drawing.curve_with_band(axes, pd.DataFrame({0: [np.nan]}, [1]), style("direct"))
     assert not axes.lines
 
 
 def test_dots_show_mean_interval_and_published_value() -> None:
     axes = Figure().subplots()
     look = style("relax")
-    dots = [plots.Dot("a", 126.0, 0.5, 126.66, look), plots.Dot("b", math.nan, math.nan, 127.0, look)]
-    plots.dots_with_intervals(axes, dots)
+    dots = [drawing.Dot("a", 126.0, 0.5, 126.66, look), drawing.Dot("b", math.nan, math.nan, 127.0, look)]
+    drawing.dots_with_intervals(axes, dots)
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
     (container,) = axes.containers
     (bar,) = container.lines[2]

@@ -2,6 +2,7 @@
 
 from itertools import combinations
 
+import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
@@ -12,6 +13,56 @@ def luminance(color: str) -> float:
     """Relative luminance of an sRGB colour (IEC 61966-2-1), raised to 1/2.2: the grey of a print."""
     linear = [((c + 0.055) / 1.055) ** 2.4 if c > 0.04045 else c / 12.92 for c in to_rgb(color)]
     return (0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]) ** (1 / 2.2)
+
+
+VISIONS = {
+    "normal": (np.eye(3), 18.0),
+    "protanopia": (
+        np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]),
+        18.0,
+    ),
+    "deuteranopia": (
+        np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]),
+        18.0,
+    ),
+    "tritanopia": (
+        np.array([[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]]),
+        12.0,
+    ),
+}
+"""How linear RGB is seen (Machado, Oliveira and Fernandes 2009, severity 1), and the least difference ΔE allowed."""
+XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
+WHITE = np.array([0.95047, 1.0, 1.08883])
+
+
+def lab(color: str, vision: np.ndarray) -> np.ndarray:
+    """The colour in CIE L*a*b*, whose Euclidean distance is ΔE (1976), as this vision sees it."""
+    coded = np.array(to_rgb(color))
+    linear = np.where(coded > 0.04045, ((coded + 0.055) / 1.055) ** 2.4, coded / 12.92)
+    x, y, z = (
+        np.cbrt(value) if value > 0.008856 else 7.787 * value + 16 / 116
+        for value in XYZ @ np.clip(vision @ linear, 0, 1) / WHITE
+    )
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("vision", VISIONS)
+def test_colours_differ_however_they_are_seen(vision: str) -> None:
+    matrix, least = VISIONS[vision]
+    seen = {name: lab(look.color, matrix) for name, look in STYLES.items()}
+    for one, other in combinations(STYLES, 2):
+        assert np.linalg.norm(seen[one] - seen[other]) >= least, (one, other)
+
+
+def test_differences_are_those_of_known_colours() -> None:
+    """Red and green are far apart, and as a deuteranope sees them much nearer; a colour does not differ from itself."""
+    red, green = "#C00000", "#407000"
+    normal, deutan = VISIONS["normal"][0], VISIONS["deuteranopia"][0]
+    assert np.allclose(lab("#FFFFFF", normal), [100, 0, 0], atol=0.01)
+    assert np.linalg.norm(lab(red, normal) - lab(green, normal)) > 90
+    assert np.linalg.norm(lab(red, deutan) - lab(green, deutan)) < 25
 
 
 def test_markers_are_unique() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from argmax_vae.errors import UsageError
-from argmax_vae.report.plots import _look, _save
+from argmax_vae.report.drawing import figure_settings, save
 from argmax_vae.report.statistics import Interval, mean_interval, paired_difference, sign_flip_p_value
 from argmax_vae.report.style import style
 from argmax_vae.runs import NOT_IDENTITY, RunDirectory
@@ -118,7 +118,7 @@ def text(found: Comparison) -> str:
     return "\n".join(lines)
 
 
-@_look()
+@figure_settings()
 def draw(found: Comparison) -> Figure:
     """Both runs' values, a line for each seed (left), and their difference with its interval (right)."""
     from matplotlib.figure import Figure
@@ -153,4 +153,4 @@ def write(found: Comparison, path: Path) -> None:
     """Draw the comparison as SVG, atomically. Raises UsageError for another format."""
     if path.suffix != ".svg":
         raise UsageError(f"--output {path}: must end in .svg")
-    _save(draw(found), path, f"{found.names[0]} against {found.names[1]}")
+    save(draw(found), path, f"{found.names[0]} against {found.names[1]}")

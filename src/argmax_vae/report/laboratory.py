@@ -15,7 +15,7 @@ import pandas as pd
 
 from argmax_vae.files import csv_text, write_text
 from argmax_vae.report import read, require
-from argmax_vae.report.plots import _look, _save, curve_with_band
+from argmax_vae.report.drawing import curve_with_band, figure_settings, save
 from argmax_vae.report.statistics import mean_interval
 from argmax_vae.report.style import escape, markdown, one_line, rank, style
 
@@ -61,10 +61,34 @@ def best(frame: pd.DataFrame, target: str) -> pd.DataFrame:
     return rows.reset_index(drop=True)
 
 
+def in_words(choices: str) -> str:
+    """Choices `key=value, …` as people say them: `straight_through=True` is "straight-through"."""
+    words = []
+    for choice in filter(None, choices.split(", ")):
+        key, _, value = choice.partition("=")
+        key = key.replace("_", "-")
+        if value in ("True", "False"):
+            words.append(key if value == "True" else f"not {key}")
+        elif key in SELF_EVIDENT:
+            words.append(value.replace("_", " "))
+        else:
+            words.append(f"{key} {value}")
+    return ", ".join(words)
+
+
+SELF_EVIDENT = ("direction", "parameterization", "baseline")
+"""Choices whose value alone says what it is."""
+
+
+def rounded(value: float, digits: int) -> str:
+    """A number with so many significant digits, without an exponent from 0.0001 to a million."""
+    return f"{float(f'{value:.{digits}g}'):g}"
+
+
 def label(row: pd.Series) -> str:
     """A setting as people read it: the estimator, its choices that are no defaults, and its ε or τ."""
     at = f"{row['parameter']} = {row['value']:g}" if row["parameter"] else ""
-    return ", ".join(filter(None, (style(row["estimator"]).label, row["choices"], at)))
+    return ", ".join(filter(None, (style(row["estimator"]).label, in_words(row["choices"]), at)))
 
 
 def cells(frame: pd.DataFrame, target: str) -> list[dict[str, str]]:
@@ -79,10 +103,10 @@ def cells(frame: pd.DataFrame, target: str) -> list[dict[str, str]]:
         found.append(
             {
                 "estimator": label(row),
-                "squared bias": f"{row['squared_bias']:.3g}",
-                "variance": f"{row['variance']:.3g}",
-                "mean-squared error": f"{error.mean:.3g}"
-                + (f" ± {error.half_width:.1g}" if np.isfinite(error.half_width) else ""),
+                "squared bias": rounded(row["squared_bias"], 3),
+                "variance": rounded(row["variance"], 3),
+                "mean-squared error": rounded(error.mean, 3)
+                + (f" ± {rounded(error.half_width, 1)}" if np.isfinite(error.half_width) else ""),
                 "cosine": f"{row['cosine']:.3f}",
                 "decoder evaluations": f"{row['decoder_evaluations']:g}",
             }
@@ -172,7 +196,7 @@ def write(name: str, results: Path) -> list[Path]:
     paths = [results / figure for figure in figure_names(name, frame)]
     for path in paths:
         draw = draw_frontier if path.stem.endswith("_frontier") else draw_figure1
-        _save(draw(frame), path, digest(frame))
+        save(draw(frame), path, digest(frame))
     for path, text in texts.items():
         write_text(path, text)
     return [*paths, *texts]
@@ -196,7 +220,7 @@ def check(name: str, results: Path) -> list[str]:
     return lines
 
 
-@_look()
+@figure_settings()
 def draw_figure1(frame: pd.DataFrame) -> Figure:
     """The paper's Figure 1: bias (left) and standard deviation (right) of the logits' gradient over ε and τ."""
     from matplotlib.figure import Figure
@@ -216,7 +240,7 @@ def draw_figure1(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@_look()
+@figure_settings()
 def draw_frontier(frame: pd.DataFrame) -> Figure:
     """Every estimator: squared bias against variance, and mean-squared error against decoder evaluations.
 
@@ -241,7 +265,7 @@ def draw_frontier(frame: pd.DataFrame) -> Figure:
         look = style(str(estimator))
         variants = means.loc[means["estimator"] == estimator, "choices"].unique().tolist()
         fill = FILLS[variants.index(choices) % len(FILLS)]
-        name = f"{look.label}{f', {choices}' if choices else ''}"
+        name = ", ".join(filter(None, (look.label, in_words(str(choices)))))
         line = {"color": look.color, "linestyle": look.line, "linewidth": 0.9, "marker": look.marker, "fillstyle": fill}
         ordered = rows.sort_values("value")
         frontier.plot(ordered["shown"], ordered["variance"], markersize=5, label=name, **line)

@@ -1,32 +1,28 @@
-"""Figures over seeds: curves with bands, and dots with intervals beside the published values.
+"""The figures of tables over seeds: bounds over epochs, and dots with intervals beside the published values.
 
-Drawn with matplotlib's object-oriented interface, which is imported by the functions that draw. An SVG file
-carries a digest of its data, and its bytes depend on the data and the version of matplotlib alone.
+An SVG file carries a digest of its data.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from argmax_vae.errors import UsageError
-from argmax_vae.files import write_text
 from argmax_vae.report import definition, require
+from argmax_vae.report.drawing import Dot, bars_within, curve_with_band, dot_panels, figure_settings, save
 from argmax_vae.report.statistics import mean_interval
-from argmax_vae.report.style import Style, rank, style
+from argmax_vae.report.style import rank, style
 from argmax_vae.report.tables import build
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.figure import Figure
 
 CURVE_SIZE = (20, 2)
 """The (n, k) whose test bound Figure 2 follows over the epochs."""
@@ -41,82 +37,6 @@ _DRAWN = {
 }
 _ALSO_DRAWN = {"estimators": ["decoder_evaluations"], "figure6": ["epochs"]}
 """Further columns of ``runs`` that the figure of a table depends on."""
-
-
-@contextmanager
-def _look() -> Iterator[None]:
-    """Settings under which figures are made and saved."""
-    import matplotlib
-
-    with matplotlib.rc_context(
-        {"font.size": 9, "axes.titlesize": 10, "legend.fontsize": 8.5, "svg.hashsalt": "argmax-vae"}
-    ):
-        yield
-
-
-class Dot(NamedTuple):
-    """One row of :func:`dots_with_intervals`; values in the units of the axis, NaN where there is none."""
-
-    label: str
-    mean: float
-    half_width: float
-    published: float
-    look: Style
-
-
-def curve_with_band(axes: Axes, curves: pd.DataFrame, look: Style, confidence: float = 0.95) -> None:
-    """Draw the mean over seeds at every step, with a band of its Student-t interval.
-
-    Args:
-        axes: where to draw; the line's label is ``look.label``.
-        curves: values (steps × seeds), indexed by step. NaN marks a seed without a value at that step, which
-            the mean of that step leaves out; a step with one seed has no band, a step with none is dropped.
-        look: colour, line style, marker and label.
-        confidence: of the interval at each step alone (the band is pointwise).
-    """
-    curves = curves.dropna(how="all").sort_index()
-    if curves.empty:
-        return
-    intervals = [mean_interval(row[np.isfinite(row)], confidence) for row in curves.to_numpy(dtype=float)]
-    _, low, high, _, _ = (np.array(column) for column in zip(*intervals, strict=True))
-    steps = curves.index.to_numpy()
-    spacing = max(1, len(steps) // 6)
-    start = len(axes.lines) * spacing // 4 % spacing
-    axes.fill_between(steps, low, high, color=look.color, alpha=0.2, linewidth=0)
-    axes.plot(
-        steps,
-        [interval.mean for interval in intervals],
-        color=look.color,
-        linestyle=look.line,
-        marker=look.marker,
-        markevery=(start, spacing),
-        markersize=5,
-        linewidth=1.4,
-        label=look.label,
-    )
-
-
-def dots_with_intervals(axes: Axes, dots: Sequence[Dot]) -> None:
-    """Draw one row per dot, from the top: mean with interval bar, and the published value as an open marker.
-
-    The published value lies a little below its row's mean, so that neither hides the other.
-    """
-    for row, dot in enumerate(dots):
-        color, marker = dot.look.color, dot.look.marker
-        if math.isfinite(dot.mean):
-            width = dot.half_width if math.isfinite(dot.half_width) else 0.0
-            axes.errorbar(dot.mean, row - 0.12, xerr=width, color=color, marker=marker, markersize=5.5, capsize=3)
-        if math.isfinite(dot.published):
-            axes.plot(dot.published, row + 0.2, marker=marker, markersize=5.5, color=color, mfc="white")
-    axes.set_yticks(range(len(dots)), [dot.label for dot in dots])
-    axes.set_ylim(len(dots) - 0.4, -0.6)
-    axes.margins(x=0.08)
-    axes.locator_params(axis="x", nbins=5, min_n_ticks=3)
-    axes.ticklabel_format(axis="x", useOffset=False)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", color="0.9", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def digest(name: str, *, more: Sequence[str] = (), **frames: pd.DataFrame) -> str:
@@ -158,7 +78,7 @@ def figure2(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFrame, path:
         UsageError: a missing column, or cells that the table refuses.
     """
     code = digest("figure2", runs=runs, curves=curves, paper=paper)
-    _save(draw_figure2(runs, curves, paper), path, code)
+    save(draw_figure2(runs, curves, paper), path, code)
 
 
 def section61(runs: pd.DataFrame, paper: pd.DataFrame, path: Path) -> None:
@@ -167,7 +87,7 @@ def section61(runs: pd.DataFrame, paper: pd.DataFrame, path: Path) -> None:
     Arguments and errors are those of :func:`figure2`.
     """
     code = digest("section61", runs=runs, paper=paper)
-    _save(draw_section61(runs, paper), path, code)
+    save(draw_section61(runs, paper), path, code)
 
 
 def estimators(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFrame, path: Path) -> None:
@@ -176,7 +96,7 @@ def estimators(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFrame, pa
     Arguments and errors are those of :func:`figure2`.
     """
     code = digest("estimators", runs=runs, curves=curves, paper=paper)
-    _save(draw_estimators(runs, curves, paper), path, code)
+    save(draw_estimators(runs, curves, paper), path, code)
 
 
 def figure5(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFrame, path: Path) -> None:
@@ -185,7 +105,7 @@ def figure5(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFrame, path:
     Arguments and errors are those of :func:`figure2`.
     """
     code = digest("figure2", more=("seconds", "epochs"), runs=runs, curves=curves, paper=paper)
-    _save(draw_figure5(runs, curves), path, code)
+    save(draw_figure5(runs, curves), path, code)
 
 
 def figure6(runs: pd.DataFrame, paper: pd.DataFrame, path: Path) -> None:
@@ -194,7 +114,7 @@ def figure6(runs: pd.DataFrame, paper: pd.DataFrame, path: Path) -> None:
     Arguments and errors are those of :func:`figure2`.
     """
     code = digest("figure6", runs=runs, paper=paper)
-    _save(draw_figure6(runs, paper), path, code)
+    save(draw_figure6(runs, paper), path, code)
 
 
 BESIDE: dict[str, dict[str, tuple[Callable[..., None], tuple[str, ...]]]] = {
@@ -211,7 +131,7 @@ FIGURES: dict[str, Callable[..., None]] = {
 """The function that writes the figure of each table; its arguments are the table's frames and a path."""
 
 
-@_look()
+@figure_settings()
 def draw_figure2(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     """The figure that :func:`figure2` writes."""
     from matplotlib.figure import Figure
@@ -239,11 +159,11 @@ def draw_figure2(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFrame) 
         low, high = rows["test_bound"].min(), rows.query("epoch >= epoch.max() / 10")["test_bound"].max()
         panels[0].set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     sizes = dict.fromkeys(f"{a}×{b}" for a, b in zip(table["n"], table["k"], strict=True))
-    _dot_panels(right, list(sizes), groups)
+    dot_panels(right, list(sizes), groups)
     return figure
 
 
-@_look()
+@figure_settings()
 def draw_section61(runs: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     """The figure that :func:`section61` writes."""
     from matplotlib.figure import Figure
@@ -255,11 +175,11 @@ def draw_section61(runs: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     groups = [_dots(table, pair, with_size=True) for pair in pairs]
     height = 1.2 + 0.28 * sum(map(len, groups)) + 0.5 * len(groups)
     figure = Figure(figsize=(7.2, height), layout="constrained")
-    _dot_panels(figure, titles, groups)
+    dot_panels(figure, titles, groups)
     return figure
 
 
-@_look()
+@figure_settings()
 def draw_estimators(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     """The figure that :func:`estimators` writes."""
     from matplotlib.figure import Figure
@@ -281,8 +201,13 @@ def draw_estimators(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFram
     right.set_xscale("log")
     right.set_ylabel("")
     right.axvline(table["budget"].max(), color="0.5", linewidth=0.8, linestyle=":")
-    low, high = rows["test_bound"].min(), rows.query("epoch >= epoch.max() / 10")["test_bound"].max()
+    inside, above = _without_far_ones(rows)
+    low, high = inside["test_bound"].min(), inside.query("epoch >= epoch.max() / 10")["test_bound"].max()
     left.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    for line, (estimator, bound) in enumerate(above.items()):
+        look = style(estimator)
+        text = f"{look.label}: {bound:.1f}, above"
+        left.text(0.98, 0.97 - 0.06 * line, text, color=look.color, ha="right", va="top", transform=left.transAxes)
     for axes in (left, right):
         axes.get_legend().remove()
     handles, labels = left.get_legend_handles_labels()
@@ -290,7 +215,7 @@ def draw_estimators(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFram
     return figure
 
 
-@_look()
+@figure_settings()
 def draw_figure5(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     """The figure that :func:`figure5` writes: a row of panels for each size of the paper's figure and protocol.
 
@@ -326,12 +251,12 @@ def draw_figure5(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     return figure
 
 
-@_look()
+@figure_settings()
 def draw_figure6(runs: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     """The figure that :func:`figure6` writes: means with intervals, and every seed as a small mark.
 
-    The axes show all seeds; where some of three collapse, an interval reaches beyond them. Differences are those of
-    rows with the same protocol and number of epochs.
+    The axes show all seeds; where some of three collapse, an interval reaches beyond them and ends in an arrow.
+    Differences are those of rows with the same protocol and number of epochs.
     """
     from matplotlib.figure import Figure
 
@@ -345,13 +270,15 @@ def draw_figure6(runs: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(9.6, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     shown: dict[Axes, list[pd.Series]] = {left: [], right: []}
+    drawn: list[tuple[Axes, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]] = []
     estimators = sorted(table["estimator"].unique(), key=rank)
     for offset, estimator in zip(np.linspace(-0.12, 0.12, len(estimators)), estimators, strict=True):
         look = style(estimator)
         cells = table[table["estimator"] == estimator]
         positions = [sizes.index(size) + offset for size in zip(cells["n"], cells["k"], strict=True)]
         bars = {"color": look.color, "marker": look.marker, "markersize": 5.5, "capsize": 3, "label": look.label}
-        left.errorbar(positions, cells["test_bound"], cells["half_width"], linestyle=look.line, **bars)
+        means, widths = (cells[column].to_numpy(dtype=float) for column in ("test_bound", "half_width"))
+        drawn.append((left, np.array(positions), means, widths, bars | {"linestyle": look.line}))
         small: dict[str, Any] = {"color": look.color, "marker": look.marker, "s": 10, "alpha": 0.45, "linewidths": 0}
         differences = []
         for (n, k, *same, name), ours in bounds.items():
@@ -367,7 +294,8 @@ def draw_figure6(runs: pd.DataFrame, paper: pd.DataFrame) -> Figure:
                 shown[right].append(each)
                 differences.append((place, interval.mean, interval.half_width))
         if differences:
-            right.errorbar(*zip(*differences, strict=True), linestyle="", **bars)
+            places, *values = (np.array(column) for column in zip(*differences, strict=True))
+            drawn.append((right, places, values[0], values[1], bars | {"linestyle": ""}))
     right.axhline(0, color="0.3", linewidth=0.8)
     left.set_ylabel("test bound (squared error + KL)")
     right.set_ylabel("behind direct optimization")
@@ -379,8 +307,25 @@ def draw_figure6(runs: pd.DataFrame, paper: pd.DataFrame) -> Figure:
         axes.set_xlabel("shape n×k")
         axes.grid(axis="y", color="0.9", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
+    for axes, places, means, widths, bars in drawn:
+        bars_within(axes, places, means, widths, **bars)
     left.legend(frameon=False)
     return figure
+
+
+def _without_far_ones(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, float]]:
+    """The curves that share an axis, and the last mean bounds of estimators so far behind that they would squeeze it.
+
+    Far behind is whoever is further from the next better one than all better ones spread.
+    """
+    last = rows[rows["epoch"] == rows.groupby("estimator")["epoch"].transform("max")]
+    bounds = last.groupby("estimator")["test_bound"].mean().sort_values()
+    kept = len(bounds)
+    while kept > 2 and bounds.iloc[kept - 1] - bounds.iloc[kept - 2] > bounds.iloc[kept - 2] - bounds.iloc[0]:
+        kept -= 1
+    return rows[rows["estimator"].isin(bounds.index[:kept])], {
+        str(name): bound for name, bound in bounds.iloc[kept:].items()
+    }
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, over: str = "epoch") -> None:
@@ -409,39 +354,3 @@ def _dots(table: pd.DataFrame, sizes: Iterable[tuple[int, int]], with_size: bool
             label = ", ".join(filter(None, parts))
             dots.append(Dot(label, row["test_bound"], row["half_width"], row["paper"], look))
     return dots
-
-
-def key_of_dots(figure: Figure | SubFigure) -> None:
-    """Below all panels, what filled and open dots are."""
-    from matplotlib.lines import Line2D
-
-    ours = Line2D([], [], color="0.3", marker="o", label="mean and 95 % interval over seeds")
-    published = Line2D([], [], color="0.3", marker="o", mfc="white", linestyle="", label="published")
-    figure.legend(handles=[ours, published], loc="outside lower center", ncols=2, frameon=False)
-
-
-def _dot_panels(figure: Figure | SubFigure, titles: Sequence[str], groups: Sequence[Sequence[Dot]]) -> None:
-    """One small axes per group, each with its own range, and a key below them."""
-    heights = [len(group) + 0.5 for group in groups]
-    panels = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for axes, title, group in zip(panels, titles, groups, strict=True):
-        dots_with_intervals(axes, group)
-        axes.set_title(title, loc="left")
-    panels[-1].set_xlabel("test bound (nats), lower is better")
-    key_of_dots(figure)
-
-
-@_look()
-def _save(figure: Figure, path: Path, description: str) -> None:
-    """Replace an SVG file atomically; its description holds the digest, and it holds no date.
-
-    The layout solver's positions vary in the last digits from call to call: rounding makes the bytes equal.
-    """
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    for axes in figure.axes:
-        left, bottom, width, height = (round(value, 4) for value in axes.get_position().bounds)
-        axes.set_position((left, bottom, width, height))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Description": f"plotted data {description}"})
-    write_text(path, buffer.getvalue().decode())

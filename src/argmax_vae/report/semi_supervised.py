@@ -16,7 +16,7 @@ import pandas as pd
 from argmax_vae.errors import UsageError
 from argmax_vae.files import csv_text, write_text
 from argmax_vae.report import published_values, read, require
-from argmax_vae.report.plots import Dot, _look, _save, dots_with_intervals, key_of_dots
+from argmax_vae.report.drawing import Dot, dots_with_intervals, figure_settings, key_of_dots, save
 from argmax_vae.report.statistics import holm, mean_interval, paired_t_p_value, sign_flip_p_value
 from argmax_vae.report.style import escape, markdown, one_line, rank, style
 from argmax_vae.report.tables import BEST, LEVEL, MARK, changed_lines
@@ -261,7 +261,7 @@ def what_is_shown(row: dict[Any, Any]) -> str:
     return ", ".join(filter(None, (style(row["estimator"]).label, row["protocol"], budget)))
 
 
-@_look()
+@figure_settings()
 def draw(name: str, frame: pd.DataFrame) -> Figure:
     """Accuracies (left) and bounds (right), one panel for each data set and number of labels, published values open."""
     from matplotlib.figure import Figure
@@ -313,7 +313,7 @@ def write(name: str, results: Path) -> list[Path]:
     frame = build(name, *load(name, results))
     texts = {results / f"{name}.{format}": render(name, frame, format) for format in FORMATS}
     figure = results / f"{name}.svg"
-    _save(draw(name, frame), figure, digest(frame))
+    save(draw(name, frame), figure, digest(frame))
     for path, text in texts.items():
         write_text(path, text)
     return [figure, *texts]

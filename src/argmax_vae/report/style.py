@@ -1,7 +1,7 @@
 """One fixed look per estimator, so that a colour means the same in every figure; text as LaTeX.
 
-The colours keep their contrast under the common colour deficiencies; every estimator has a marker of its
-own, and two estimators of similar luminance differ in line style, so that a grey print can be read too.
+Any two colours differ clearly, also as a person with a red-green deficiency sees them; every estimator has a
+marker of its own, and two estimators of similar luminance differ in line style, so that a grey print can be read too.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ class Style(NamedTuple):
 
 
 STYLES: dict[str, Style] = {
-    "direct": Style("direct", "#0B4F9E", SOLID, "o"),
-    "direct_rao_blackwell": Style("direct, Rao-Blackwell", "#4FA3E0", LONG_DASHED, "h"),
-    "gumbel_softmax": Style("Gumbel-Softmax", "#E06C00", DASHED, "s"),
-    "straight_through": Style("straight-through", "#B8860B", DOTTED, "<"),
-    "gumbel_rao": Style("Gumbel-Rao", "#8A4B14", DASH_DOT, ">"),
-    "reinmax": Style("ReinMax", "#C43C39", LONG_DASHED, "p"),
-    "rebar": Style("REBAR", "#009E73", DASH_DOT, "^"),
-    "relax": Style("RELAX", "#A6367E", DOTTED, "v"),
-    "reinforce": Style("REINFORCE", "#8A8A8A", SOLID, "X"),
-    "arm": Style("ARM", "#43258A", DASH_DOT_DOT, "P"),
-    "disarm": Style("DisARM", "#C2ABE0", DASHED, "d"),
-    "local_expectation": Style("local expectation", "#2F6B2F", DASH_DOT_DOT, "*"),
+    "direct": Style("direct", "#1056B0", SOLID, "o"),
+    "direct_rao_blackwell": Style("direct, Rao-Blackwell", "#409ADF", LONG_DASHED, "h"),
+    "gumbel_softmax": Style("Gumbel-Softmax", "#CA5A02", DASHED, "s"),
+    "straight_through": Style("straight-through", "#D4A104", DOTTED, "<"),
+    "gumbel_rao": Style("Gumbel-Rao", "#965A42", DASH_DOT, ">"),
+    "reinmax": Style("ReinMax", "#9D1C0E", LONG_DASHED, "p"),
+    "rebar": Style("REBAR", "#239F73", DASH_DOT, "^"),
+    "relax": Style("RELAX", "#91005C", DOTTED, "v"),
+    "reinforce": Style("REINFORCE", "#3F7E90", SOLID, "X"),
+    "arm": Style("ARM", "#501579", DASH_DOT_DOT, "P"),
+    "disarm": Style("DisARM", "#C4A7D6", DASHED, "d"),
+    "local_expectation": Style("local expectation", "#7FA453", DASH_DOT_DOT, "*"),
     "exact": Style("exact gradient", "#000000", DASHED, "D"),
 }
 """Registered estimators, in the order in which tables and legends list them."""
