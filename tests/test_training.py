@@ -282,6 +282,18 @@ def test_compiled_steps_equal_eager_ones(tmp_path: Path) -> None:
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
+def test_a_run_that_cannot_be_compiled_says_why_in_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "compile", lambda function, **options: broken)
+    with pytest.warns(UserWarning, match="torch.compile failed, the steps run eagerly") as warned:
+        run = train(tmp_path, "runtime.compile=true", "trainer.epochs=1", "trainer.final_samples=1")
+    assert run.status == "done"
+    assert len(warned) == 1
+    assert "; eager: OSError: No space left on device; step by step" in seeds(run)["path"].item()
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("compiled", ["false", "true"])

@@ -29,7 +29,7 @@ from argmax_vae.networks import GaussianMixtureNetworks, MixtureNetworks
 from argmax_vae.randomness import NoiseSource, SeedNoise
 from argmax_vae.reconstruction import CodeLoss
 from argmax_vae.schedules import Constant, Schedule
-from argmax_vae.steps import CompiledOrEager, Noise
+from argmax_vae.steps import Noise
 from argmax_vae.supervision import (
     BOTH_IN_A_STEP,
     CROSS_ENTROPIES,
@@ -120,8 +120,7 @@ class MixtureVAE(DiscreteVAE):
         if phase != self.phase:
             self.phase = phase
             self.estimator.config = self.labelled_config if phase == "labelled" else self.later_config
-            if isinstance(self.compiled_terms, CompiledOrEager):
-                self.compiled_terms.expect_new_shapes()
+            self.compiled_terms.expect_new_shapes()
             self.prepare_steps(self.optimizer)
             super().on_train_epoch_start()
 

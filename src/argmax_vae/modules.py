@@ -208,7 +208,7 @@ class DiscreteVAE(pl.LightningModule):
         set_precision(self.networks, runtime.precision)
         set_in_layers(self.networks, "channels_last", runtime.channels_last)
         self.candidates = CandidateLosses(runtime.candidates)
-        self.compiled_terms = CompiledOrEager(self.terms) if runtime.compile else self.terms
+        self.compiled_terms = CompiledOrEager(self.terms, runtime.compile)
         count = len(seeds)
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
         self.register_buffer("best_score", torch.full((count,), math.inf, dtype=torch.float64))
@@ -295,10 +295,9 @@ class DiscreteVAE(pl.LightningModule):
     @property
     def path(self) -> str:
         """Which fast paths the steps took."""
-        compiled = getattr(self.compiled_terms, "path", "eager")
         forms = [] if self.candidates.path == "auto" else [f"candidates: {self.candidates.path}"]
         shared = [f"{self.part.count} processes"] if self.part.count > 1 else []
-        return "; ".join([*forms, compiled, self.runner.path, *shared])
+        return "; ".join([*forms, self.compiled_terms.path, self.runner.path, *shared])
 
     def draw(self) -> Noise:
         """The random numbers of one step."""
@@ -328,9 +327,9 @@ class DiscreteVAE(pl.LightningModule):
     def step(self, indices: Int64[Tensor, "seeds batch"], noise: Noise) -> Float[Tensor, "seeds"]:
         """One step of every seed; returns the training bound of each, in nats per image."""
         inputs = self.inputs(indices[:, self.part.rows(indices.shape[1])], noise)
-        objective_sum, bound, seen, self.last_metrics = self.compiled_terms(inputs, noise, self.steps_done)
-        self.optimizer.zero_grad(set_to_none=True)
-        objective_sum.backward()
+        bound, seen, self.last_metrics = self.compiled_terms.differentiate(
+            self.optimizer, inputs, noise, self.steps_done
+        )
         gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
         self.part.average([*gradients, bound, *self.last_metrics.values()])
         self.optimizer.step()
