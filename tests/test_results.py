@@ -10,6 +10,7 @@ import yaml
 from argmax_vae import report
 from argmax_vae.report import laboratory, semi_supervised, tables
 from argmax_vae.report.statistics import mean_interval
+from argmax_vae.supervision import SupervisionConfig
 
 TOP = Path(__file__).parents[1]
 RESULTS = TOP / "results"
@@ -141,9 +142,25 @@ def test_what_readme_says_of_seeing_few_labels_first(estimator: str, labels: int
 
 def test_what_captions_say_about_the_released_training_is_its_configuration() -> None:
     text = (TOP / "conf" / "experiment" / "released_mixture_direct.yaml").read_text(encoding="utf-8")
-    supervision = yaml.safe_load(text)["supervision"]
+    experiment = yaml.safe_load(text)
+    supervision = experiment["supervision"]
+    assert experiment["protocol"] == semi_supervised.RELEASED
     assert supervision["source"] == "train_and_validation"
-    assert f"ε of direct is {supervision['labelled_value']} while" in semi_supervised.RELEASED
+    assert f"ε of direct is {supervision['labelled_value']} while" in semi_supervised.SEQUENTIAL
+    assert supervision["sampling"] == "without_replacement"
+    assert f"in {supervision['labelled_visits']:,} passes" in semi_supervised.WITHOUT_REPLACEMENT
+
+
+@pytest.mark.parametrize("training", semi_supervised.VISITS)
+def test_epochs_of_labelled_images_alone_are_those_of_the_configuration(training: str) -> None:
+    """With 500 steps an epoch. As released a pass is one visit less, which is as many epochs."""
+    text = (TOP / "conf" / "supervision" / f"{training}.yaml").read_text(encoding="utf-8")
+    chosen = yaml.safe_load(text)
+    for labels in (50, 100, 300, 600, 1200):
+        found = semi_supervised.labelled_epochs(pd.DataFrame({"training": [training], "labels": [labels]}))
+        assert found == SupervisionConfig(**{**chosen, "labels": labels}).labelled_epochs(500)
+        released = SupervisionConfig(training="sequential", labels=labels, labelled_visits=1499)
+        assert training != "sequential" or found == released.labelled_epochs(500)
 
 
 @pytest.mark.parametrize("estimator", ["direct", "gumbel_softmax"])

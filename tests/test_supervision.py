@@ -203,7 +203,7 @@ def test_a_pass_sees_every_labelled_image_once_in_an_order_of_its_own() -> None:
 def test_labelled_images_are_seen_in_as_many_passes_as_asked_for(tmp_path: Path) -> None:
     """Two passes of five steps are 10 of the 12 steps of two epochs; behind them two epochs see both."""
     run = train(tmp_path, *MIXTURE, *PASSES, "trainer.epochs=4")
-    assert seeds(run)["steps"].tolist() == [10 + 2 * 6]
+    assert seeds(run)[["steps", "labelled_epochs"]].to_numpy().tolist() == [[10 + 2 * 6, 2]]
     module = started(tmp_path, *PASSES, "seeds=[0,1]")
     assert (module.labelled_steps, module.labelled_epochs) == (10, 2)
     drawn = torch.cat([module.draw()["labelled"] for _ in range(10)], 1)
@@ -425,7 +425,7 @@ def test_every_estimator_for_ten_components_trains(name: str, tmp_path: Path) ->
 def test_files_of_a_run(tmp_path: Path) -> None:
     run = train(tmp_path, *MIXTURE, *JOINT, "supervision.select=accuracy", "trainer.epochs=3")
     row = seeds(run).iloc[0]
-    assert (row["labels"], row["training"], row["gaussian"]) == (50, "joint", 4)
+    assert (row["labels"], row["training"], row["labelled_epochs"], row["gaussian"]) == (50, "joint", 0, 4)
     best = metrics(run).set_index("epoch").loc[row["best_epoch"]]
     assert best["validation_accuracy"] == metrics(run)["validation_accuracy"].max()
     assert row["validation_accuracy"] == pytest.approx(best["validation_accuracy"])

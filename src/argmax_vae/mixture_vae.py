@@ -291,6 +291,7 @@ class MixtureVAE(DiscreteVAE):
         return {
             "labels": self.supervision.labels,
             "training": self.supervision.training,
+            "labelled_epochs": self.labelled_epochs,
             "gaussian": self.mixture.gaussian,
             **kept,
             **{name: math.nan if diverged else value for name, value in self.more_metrics("test", index).items()},

@@ -68,6 +68,8 @@ def curves_of(name: str, results: Path, runs: pd.DataFrame) -> str:
     if not (results / "curves.csv").exists():
         return ""
     curves = read(results / "curves.csv", "make it with: argmax-vae reproduce")
+    if name in semi_supervised.FIGURES:
+        curves = semi_supervised.named_by_training(curves, read(results / "runs.csv", ""))
     drawn = [
         page_charts.render(chart, f"{name}-chart-{number}")
         for number, chart in enumerate(page_charts.charts(name, curves, runs), start=1)

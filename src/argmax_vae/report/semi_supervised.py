@@ -41,12 +41,22 @@ COMPARABLE = ("data", "labels", "protocol", "epochs")
 """What rows have in common that are compared."""
 
 ORIGIN = ["device", "torch", "commit"]
-COLUMNS = [*CELL, "kl", "schedule", "table", "seed", "status", "epochs", "dirty", *METRICS.values(), *ORIGIN]
+COLUMNS = [*CELL, "kl", "schedule", "table", "run", "training", "seed", "status", "epochs", "dirty"]
+COLUMNS += [*METRICS.values(), *ORIGIN]
 MISSING = "–"
-RELEASED = (
-    "As released, validation images may have been among the labelled ones, and ε of direct is 0.05 while they are seen "
-    "alone. "
+RELEASED, CONSTANT = "sequential, as released", "sequential, ε and τ constant"
+SEQUENTIAL = (
+    "In sequential training validation images may have been among the labelled ones, and ε of direct is 0.05 while "
+    "they are seen alone. "
 )
+WITHOUT_REPLACEMENT = "As released they are drawn without replacement, in 1,499 passes. "
+HELD = (
+    "Sequential training with ε and τ constant differs from the paper's code in that, in the slope 0.01 of LeakyReLU, "
+    "in one Gaussian noise for all components, in drawing labelled images with replacement, and in the Gaussian KL of "
+    "Gumbel-Softmax, Σ y_j KL_j. "
+)
+VISITS: dict[str, tuple[int, int]] = {"sequential": (1500, 100), "sequential_joint": (250, 50)}
+"""Visits and labelled batch of the first phase, of rows that do not say how many epochs it had, of 500 steps each."""
 STATED: dict[str, dict[tuple[str, str], int | str]] = {
     "figure3": {("data", "name"): "mnist", ("model", "gaussian"): 20, ("supervision", "select"): "accuracy"},
     "figure3_2019": {("model", "gaussian"): 30, ("supervision", "select"): "accuracy"},
@@ -68,13 +78,29 @@ def load(name: str, results: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     advice = f"make it with: argmax-vae reproduce {name}"
     runs = read(results / "runs.csv", advice)
     require(runs, COLUMNS, "runs.csv")
-    rows = runs[runs["table"] == name]
+    rows = named_by_training(runs[runs["table"] == name], runs)
     if rows.empty:
         raise UsageError(f"runs.csv: no row of table={name}; {advice}")
     given = results / "paper" / f"{name}.csv"
     paper = read(given if given.exists() else published_values() / f"{name}.csv", "restore it from the repository")
     require(paper, ["data", "labels", "estimator", "metric", "value"], f"paper/{name}.csv")
     return rows, paper
+
+
+def named_by_training(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Rows of runs or curves, as released only where ε or τ has the schedule of the paper's code, and no constant."""
+    constant = runs["schedule"].astype(str).str.fullmatch(r"[ετ] = [0-9.]+")
+    held = rows["run"].isin(set(runs.loc[constant, "run"])) & (rows["protocol"] == RELEASED)
+    return rows.assign(protocol=rows["protocol"].mask(held, CONSTANT))
+
+
+def labelled_epochs(cell: pd.DataFrame) -> int:
+    """Epochs in which the labelled images were seen alone: as recorded, else by VISITS."""
+    if "labelled_epochs" in cell and cell["labelled_epochs"].notna().any():
+        return int(cell["labelled_epochs"].max())
+    visits, batch = VISITS.get(str(cell["training"].iloc[0]), (0, 1))
+    labels = int(cell["labels"].iloc[0])
+    return math.ceil(visits * labels / min(batch, labels) / 500)
 
 
 def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
@@ -84,8 +110,8 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     of its 95 % interval, and as ``_paper`` the published value, which the accuracy of the arg max has none of. For each
     of COMPARED, but for the best row of the same training with as many labels and epochs: ``_behind``, how much worse
     than the best it is on paired seeds, with ``_behind_half_width``, ``_behind_p`` of the paired t test after Holm's
-    correction for all comparisons of the table, and ``_behind_p_sign_flip`` without correction. Then seeds, epochs and
-    origin.
+    correction for all comparisons of the table, and ``_behind_p_sign_flip`` without correction. Then seeds, epochs,
+    those of them that see unlabelled images, and origin.
 
     Raises:
         UsageError: a cell repeats a seed or mixes numbers of epochs, or a run has no place in the table.
@@ -118,6 +144,7 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
             row[f"{metric}_paper"] = published.get((row["data"], row["labels"], row["estimator"], metric), math.nan)
         row |= {"seeds": len(done), "diverged": int((cell["status"] == "diverged").sum())}
         row["epochs"] = done["epochs"].mean()
+        row["unlabelled_epochs"] = row["epochs"] - labelled_epochs(cell)
         row |= {column: ", ".join(distinct(cell[column])) for column in ORIGIN}
         rows.append(row)
     compare(rows, values)
@@ -193,6 +220,7 @@ def cells(frame: pd.DataFrame) -> list[dict[str, str]]:
                 "seeds": str(row["seeds"]),
                 "diverged": str(row["diverged"]),
                 "epochs": f"{row['epochs']:g}",
+                "unlabelled epochs": f"{row['unlabelled_epochs']:g}",
             }
         )
     return found
@@ -203,9 +231,11 @@ def caption(name: str, frame: pd.DataFrame) -> str:
     searched = "" if name == SEARCHED else f" on {SEARCHED_ON}"
     compared = frame[frame.columns.intersection([f"{metric}_behind_p" for metric in COMPARED])].notna().to_numpy().sum()
     origin = "; ".join(f"{column} {', '.join(distinct(frame[column]))}" for column in ORIGIN)
-    as_released = frame["protocol"].str.contains("released").any()
-    other = "Other than as released, " if as_released else ""
-    released = RELEASED if as_released else ""
+    trainings = set(frame["protocol"])
+    sequential = bool(trainings & {RELEASED, CONSTANT})
+    other = "Other than in sequential training, " if sequential else ""
+    passes, held = WITHOUT_REPLACEMENT * (RELEASED in trainings), HELD * (CONSTANT in trainings)
+    released = SEQUENTIAL * sequential + held
     return (
         "Test accuracy of one Gumbel-perturbed arg max (as published) and of the arg max of the logits, and test bound "
         "(negative ELBO, lower is better), of the networks with the best validation accuracy of the arg max. ± is the "
@@ -216,9 +246,10 @@ def caption(name: str, frame: pd.DataFrame) -> str:
         f"{compared} in number (which does not count that the best was chosen by the same numbers). "
         f"{other}ε, τ and the weight of the labels were chosen in joint training{searched} by validation "
         "accuracy with 100 labels, each from sixteen pairs by 10 epochs of one other seed (rows figure3_search of "
-        f"runs.csv); {CHOSEN}. Labelled images are drawn with replacement. Epochs, by "
-        "trainer.epochs=N behind the command where they are not the configuration's, include those in which they are "
-        f"seen alone, from which no networks are kept. {released}{MISSING}: not published. Origin: {origin}."
+        f"runs.csv); {CHOSEN}. Labelled images are drawn with replacement. {passes}Epochs, "
+        "by trainer.epochs=N behind the command where they are not the configuration's, include those in which they "
+        "are seen alone, from which no networks are kept; unlabelled epochs, of which the paper has 400, are the rest. "
+        f"{released}{MISSING}: not published. Origin: {origin}."
     )
 
 
