@@ -109,7 +109,7 @@ def test_rounded_training_is_close(tmp_path: Path) -> None:
         (("model.hidden=[3]",), r"model.hidden=\[3\] must be \[\] with model=attributes; set model.channels"),
         (("model.likelihood=mse",), "model.likelihood=mse must be one of bernoulli, squared_error"),
         (("model.latents=2x10",), "model.latents=2x10 must be 1 x k for a mixture"),
-        (("runtime.precision=half",), "runtime.precision=half must be one of float32, bfloat16"),
+        (("runtime.precision=half",), "runtime.precision=half must be one of float32, tf32, bfloat16"),
         (("trainer.importance_samples=3",), "trainer.importance_samples=3 must be 0 with model=attributes"),
         (("data.name=celeba",), "data.name=celeba must be chosen by data=NAME"),
     ],

@@ -13,7 +13,7 @@ from argmax_vae import bench, products, training
 from argmax_vae.config import Config
 from argmax_vae.data import Dataset, Images
 from argmax_vae.estimators import ESTIMATORS
-from argmax_vae.modules import ModelConfig, RuntimeConfig
+from argmax_vae.modules import RuntimeConfig
 from argmax_vae.products import seed_product
 from argmax_vae.steps import CompiledOrEager
 from helpers import cell, latents
@@ -174,8 +174,9 @@ def test_every_estimator_trains_every_model(
 def test_default_size(monkeypatch: pytest.MonkeyPatch, onednn_calls: list[tuple[int, ...]]) -> None:
     """A step of RELAX at 20x10 on images of MNIST's size, whose products are large."""
     monkeypatch.setattr(products, "SMALLEST_ONEDNN_PRODUCT", 2**23)
-    runtime = RuntimeConfig(compile=False)
-    module = bench.module_for(bench.synthetic_images(images=100), ModelConfig(), "relax", 1, runtime, "cpu")
+    config = bench.configured("linear", "20x10", "relax", 1, RuntimeConfig(compile=False))
+    assert config is not None
+    module = bench.module_for(bench.synthetic_images(images=100), config, "cpu")
     bounds = module.runner.run(torch.arange(100).reshape(1, 1, 100))
     assert bounds.isfinite().all()
     assert {(100, 784, 200), (100, 200, 784), (200, 100, 784)} <= set(onednn_calls)

@@ -2,7 +2,9 @@
 
 import statistics
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,45 +12,77 @@ import pandas as pd
 import torch
 
 from argmax_vae import native
+from argmax_vae.checks import require, require_one_of
+from argmax_vae.config import Config, cells
 from argmax_vae.data.datasets import Dataset, Images
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.files import write_csv
-from argmax_vae.modules import DeepConfig, DiscreteVAE, ModelConfig, OptimConfig, RuntimeConfig, TrainerConfig
-from argmax_vae.objective import ObjectiveConfig
+from argmax_vae.modules import DiscreteVAE, ModelConfig, RuntimeConfig
+from argmax_vae.networks import products_in
 from argmax_vae.runs import device_name
+from argmax_vae.training import build
 
-PIXELS = 784
 IMAGES = 2000
 BATCH = 100
 TIMED_CHUNKS = 3
-MODELS: dict[str, type[ModelConfig]] = {"linear": ModelConfig, "deep": DeepConfig}
+MODELS = {
+    "linear": ("model=linear",),
+    "deep": ("model=deep",),
+    "mixture": ("model=mixture", "supervision=joint", "supervision.labels=100"),
+    "attributes": ("data=celeba", "model=attributes", "supervision=joint", "supervision.labels=80"),
+}
+"""What is measured: the linear networks of Figure 2, the deep ones of Figure 6, and what Figures 3 and 4 train, with
+labelled images in every step."""
+SIZES = {"linear": ("20x10", "20x2"), "deep": ("20x3",), "mixture": ("1x10",), "attributes": ("1x8",)}
+"""Latents that are measured unless others are asked for."""
+SHAPES = {"attributes": (3, 64, 64)}
+WITH_DENSE = ("linear", "deep")
+"""Models whose candidate losses have a dense reference."""
+MEASUREMENT = ["model", "latents", "estimator", "seeds", "path", "compiled", "precision", "device", "torch"]
+"""Columns that tell one measurement from another."""
 
 
-def synthetic_images(seed: int = 0, images: int = IMAGES) -> Dataset:
-    """Random images of MNIST's size with about a fifth of the pixels on: speed does not depend on what they show."""
+def synthetic_images(seed: int = 0, images: int = IMAGES, model: str = "linear", k: int = 10) -> Dataset:
+    """Random images with about a fifth of the pixels on, of MNIST's size or that of a model's own data, and labels.
+
+    Speed does not depend on what they show.
+    """
+    shape = SHAPES.get(model, (1, 28, 28))
     generator = torch.Generator().manual_seed(seed)
-    pixels = (torch.rand(images, PIXELS, generator=generator) < 0.2).to(torch.uint8) * 255
-    split = Images(pixels, None)
-    return Dataset("synthetic", (1, 28, 28), split, split, split, binary=True)
+    pixels = (torch.rand(images, shape[0] * shape[1] * shape[2], generator=generator) < 0.2).to(torch.uint8) * 255
+    split = Images(pixels, torch.arange(images) % k)
+    return Dataset("synthetic", shape, split, split, split, binary=True)
 
 
-def module_for(
-    dataset: Dataset, model: ModelConfig, estimator: str, seeds: int, runtime: RuntimeConfig, device: str
-) -> DiscreteVAE:
-    """A module ready to step: a model under one estimator with its default choices."""
-    estimator_class = ESTIMATORS[estimator]
-    module = DiscreteVAE(
-        dataset,
-        "threshold",
-        model,
-        estimator_class(estimator_class.config_class()),
-        ObjectiveConfig(),
-        OptimConfig(),
-        TrainerConfig(batch=BATCH),
-        runtime,
-        list(range(seeds)),
-    ).to(device)
+@cache
+def base(model: str) -> Config:
+    """The configuration of a model with default choices."""
+    (cell,) = cells("train", [*MODELS[model], f"trainer.batch={BATCH}"])
+    return cell.config
+
+
+def configured(model: str, latents: str, estimator: str, seeds: int, runtime: RuntimeConfig) -> Config | None:
+    """The configuration of a model under one estimator, with default choices; None where they do not go together."""
+    config = base(model)
+    for loss in ("label", "cross_entropy"):
+        try:
+            return replace(
+                config,
+                model=replace(config.model, latents=latents),
+                estimator=ESTIMATORS[estimator].config_class(),
+                supervision=replace(config.supervision, loss=loss),
+                seeds=list(range(seeds)),
+                runtime=runtime,
+            )
+        except UsageError:
+            continue
+    return None
+
+
+def module_for(dataset: Dataset, config: Config, device: str) -> DiscreteVAE:
+    """A module ready to step."""
+    module = build(config, dataset).to(device)
     module.prepare_steps(module.configure_optimizers())
     module.on_train_epoch_start()
     return module
@@ -59,9 +93,12 @@ def steps_per_second(module: DiscreteVAE, seconds: float, device: str) -> tuple[
     generator = torch.Generator().manual_seed(1)
 
     def chunk(steps: int) -> float:
-        block = torch.randint(IMAGES, (steps, len(module.seeds), BATCH), generator=generator).to(device)
+        block = torch.randint(len(module.train_pixels), (steps, len(module.seeds), BATCH), generator=generator).to(
+            device
+        )
         start = time.perf_counter()
-        module.runner.run(block)
+        with products_in(module.runtime.precision):
+            module.runner.run(block)
         if device == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - start
@@ -82,110 +119,135 @@ def applicable(estimator: str, latents: str) -> bool:
     return True
 
 
+def measurements(
+    models: Sequence[str], latents: Sequence[str], seeds: Sequence[int], estimators: Sequence[str], compiled: bool
+) -> Iterator[dict[str, Any]]:
+    """What is to be measured, in the order in which it was asked for, without its numbers."""
+    for model in models:
+        for size in latents or SIZES[model]:
+            for count in seeds:
+                for estimator in estimators:
+                    what = {"model": model, "latents": size, "estimator": estimator, "seeds": count}
+                    if not applicable(estimator, size):
+                        continue
+                    yield {**what, "path": "fast", "compiled": compiled}
+                    if estimator == "direct" and model in WITH_DENSE:
+                        yield {**what, "path": "dense", "compiled": False}
+
+
 def run_bench(
-    latents: list[str],
-    seeds: list[int],
+    latents: Sequence[str],
+    seeds: Sequence[int],
     seconds: float,
     output: Path | None,
     compiled: bool = True,
-    estimators: list[str] | None = None,
-    model: str = "linear",
+    estimators: Sequence[str] = ("all",),
+    models: Sequence[str] = ("linear",),
+    precision: str = "float32",
+    add: bool = False,
 ) -> pd.DataFrame:
-    """Measure and print; also write a csv to `output` when given.
+    """Measure and print; also write a csv to `output` when given, after every measurement.
 
-    For direct: the dense reference (every changed code decoded) against the fast path, for every size and number of
-    seeds; and the fast path of every other estimator that applies (of `estimators`, or all) with the fewest seeds.
-    `ratio_to_dense` is fast over dense in this run; `per_seed_gain` is steps per second times seeds, relative to the
-    same path with the fewest seeds. `compiled` says whether the fast path may use torch.compile. `model` is one of
-    MODELS: linear, or the deep networks of the paper's Figure 6.
+    Every estimator of `estimators` (or all) that applies, in every size (those of SIZES without any) and number of
+    seeds; for direct also the dense reference, every changed code decoded. `ratio_to_dense` is fast over dense on the
+    same device; `per_seed_gain` is steps per second times seeds, relative to the same path with the fewest seeds.
+    `compiled` says whether the fast path may use torch.compile. With `add`, what `output` holds of this device and
+    PyTorch is not measured again, and other rows stay.
 
     Raises:
-        UsageError: `estimators` or `model` has an unknown name.
+        UsageError: `estimators`, `models` or `precision` has an unknown name, or nothing applies.
     """
-    if model not in MODELS:
-        raise UsageError(f"bench --model {model}: unknown; allowed: {', '.join(MODELS)}")
-    chosen = list(ESTIMATORS) if estimators is None else estimators
+    for name in models:
+        require_one_of("bench --model", name, MODELS)
+    chosen = list(ESTIMATORS) if "all" in estimators else list(estimators)
     for name in chosen:
-        if name not in ESTIMATORS:
-            raise UsageError(f"bench --estimators {name}: unknown; allowed: {', '.join(ESTIMATORS)}")
+        require_one_of("bench --estimators", name, [*ESTIMATORS, "all"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dataset = synthetic_images()
-    fast = RuntimeConfig(compile=compiled)
-    slow = replace(fast, candidates="dense", compile=False, graph=False)
-    print(f"device {device_name(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}, batch {BATCH}")
-    print("kernel of the candidate losses: " + ("built" if native.load() else "no compiler, PyTorch instead"))
-    rows: list[dict[str, Any]] = []
-    for size in latents:
-        for estimator in chosen:
-            if not applicable(estimator, size):
-                continue
-            for count in sorted(seeds)[: None if estimator == "direct" else 1]:
-                paths = {"fast": fast, "dense": slow} if estimator == "direct" else {"fast": fast}
-                for path, runtime in paths.items():
-                    module = module_for(dataset, MODELS[model](latents=size), estimator, count, runtime, device)
-                    rate, steps = steps_per_second(module, seconds, device)
-                    rows.append(row_of(rows, module, size, estimator, path, rate, steps, device))
-                    print(line_of(rows[-1]), flush=True)
-    frame = with_ratios(pd.DataFrame(rows))
+    require(device == "cuda" or precision != "tf32", "bench --precision", precision, "float32 or bfloat16 on a CPU")
+    here = {"precision": precision, "device": device_name(device), "torch": torch.__version__}
+    print(f"device {here['device']}, {torch.get_num_threads()} threads, torch {torch.__version__}, batch {BATCH}")
+    print(f"kernel of the candidate losses: {kernel(device)}")
+    frame = pd.read_csv(output) if add and output is not None and output.exists() else pd.DataFrame()
+    known = set(frame[MEASUREMENT].itertuples(index=False, name=None)) if len(frame) else set()
+    for what in measurements(models, latents, seeds, chosen, compiled):
+        wanted = what | here
+        if tuple(wanted[name] for name in MEASUREMENT) in known:
+            continue
+        row = measured(wanted, seconds, device)
+        if row is None:
+            continue
+        frame = with_ratios(pd.concat([frame, pd.DataFrame([row])], ignore_index=True))
+        print(line_of(row), flush=True)
+        if output is not None:
+            write_csv(output, frame)
+    if frame.empty:
+        raise UsageError(f"bench: no estimator of {', '.join(chosen)} applies to --latents {' '.join(latents)}")
     print("\n" + summary(frame))
-    if output is not None:
-        write_csv(output, frame)
     return frame
 
 
-def row_of(
-    rows: list[dict[str, Any]],
-    module: DiscreteVAE,
-    size: str,
-    estimator: str,
-    path: str,
-    rate: float,
-    steps: int,
-    device: str,
-) -> dict[str, Any]:
-    return {
-        "model": "deep" if len(module.networks.decoder.layers) > 1 else "linear",
-        "latents": size,
-        "estimator": estimator,
-        "seeds": len(module.seeds),
-        "path": path,
+def kernel(device: str) -> str:
+    """Which kernel of the candidate losses there is on a device."""
+    if device == "cuda":
+        return "Triton" if native.triton_works() else "no Triton, row differences instead"
+    return "built" if native.load() else "no compiler, PyTorch instead"
+
+
+def measured(wanted: dict[str, Any], seconds: float, device: str) -> dict[str, Any] | None:
+    """A row with the numbers of one measurement; None when that does not apply, or the device has no room for it."""
+    form = "dense" if wanted["path"] == "dense" else "auto"
+    runtime = RuntimeConfig(compile=wanted["compiled"], precision=wanted["precision"], candidates=form)
+    config = configured(wanted["model"], wanted["latents"], wanted["estimator"], wanted["seeds"], runtime)
+    if config is None:
+        return None
+    dataset = synthetic_images(model=wanted["model"], k=config.model.k)
+    try:
+        module = module_for(dataset, config, device)
+        rate, steps = steps_per_second(module, seconds, device)
+    except torch.OutOfMemoryError:
+        print(
+            f"{wanted['latents']:6} {wanted['estimator']:20} {wanted['seeds']:3} seeds: no room on {wanted['device']}"
+        )
+        return None
+    numbers = {
         "steps_per_second": round(rate, 3),
-        "milliseconds_per_step": round(1000 / rate, 4),
+        "microseconds_per_step": round(1e6 / rate, 2),
         "steps_timed": steps,
         "how": module.path,
-        "device": device_name(device),
         "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
     }
+    return wanted | numbers
 
 
 def line_of(row: dict[str, Any]) -> str:
     return (
-        f"{row['latents']:6} {row['estimator']:20} {row['seeds']:3} seeds  {row['path']:5} "
-        f"{row['steps_per_second']:10.1f} steps/s  {row['milliseconds_per_step']:9.3f} ms  ({row['how']})"
+        f"{row['model']:10} {row['latents']:6} {row['estimator']:20} {row['seeds']:3} seeds  {row['path']:5} "
+        f"{row['steps_per_second']:10.1f} steps/s  {row['microseconds_per_step']:11.1f} µs  ({row['how']})"
     )
 
 
 def with_ratios(frame: pd.DataFrame) -> pd.DataFrame:
-    """Adds `ratio` to dense (direct only) and `per_seed_gain` over the fewest seeds, both within this run."""
-    keys = ["latents", "estimator", "seeds"]
-    dense = frame[frame["path"] == "dense"].set_index(keys)["steps_per_second"]
-    base = [dense.get(tuple(key), float("nan")) for key in frame[keys].itertuples(index=False)]
+    """Adds `ratio_to_dense` (direct only) and `per_seed_gain` over the fewest seeds, both on the same device."""
+    frame = frame.copy()
+    of_dense = [name for name in MEASUREMENT if name not in ("path", "compiled")]
+    dense = frame[frame["path"] == "dense"].set_index(of_dense)["steps_per_second"]
+    base = [dense.get(tuple(key), float("nan")) for key in frame[of_dense].itertuples(index=False)]
     frame["ratio_to_dense"] = (frame["steps_per_second"] / base).round(2)
     per_seed = frame["steps_per_second"] * frame["seeds"]
-    first = per_seed.groupby([frame["latents"], frame["estimator"], frame["path"]]).transform("first")
-    frame["per_seed_gain"] = (per_seed / first).round(2)
+    group = [frame[name] for name in MEASUREMENT if name != "seeds"]
+    fewest = frame["seeds"] == frame["seeds"].groupby(group).transform("min")
+    frame["per_seed_gain"] = (per_seed / per_seed.where(fewest).groupby(group).transform("max")).round(2)
     return frame
 
 
 def summary(frame: pd.DataFrame) -> str:
     """The ratios that matter, a line per size and number of seeds."""
-    fast = frame[(frame["path"] == "fast") & (frame["estimator"] == "direct")]
+    fast = frame[(frame["path"] == "fast") & frame["ratio_to_dense"].notna()]
     if fast.empty:
         return "no ratio: direct was not measured"
     lines = [
-        f"{row.latents:6} direct, {row.seeds:2} seeds: fast is {row.ratio_to_dense:.1f} times dense; "
-        f"{row.per_seed_gain:.2f} times the seed-steps per second of {fast['seeds'].min()} seed"
+        f"{row.model} {row.latents:6} direct, {row.seeds:2} seeds: fast is {row.ratio_to_dense:.1f} times dense; "
+        f"{row.per_seed_gain:.2f} times the seed-steps per second of the fewest seeds"
         for row in fast.itertuples()
     ]
     return "\n".join(lines)

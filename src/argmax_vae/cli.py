@@ -50,6 +50,11 @@ def add_training(verbs: Verbs) -> None:
     reproduce.add_argument("table", help="primary config of the table, such as figure2, or a list of cells, NAME.txt")
     reproduce.add_argument("overrides", nargs="*", help="overrides for every cell, such as trainer.epochs=10")
     reproduce.add_argument("--dry-run", action="store_true", help="list the cells and their state, train nothing")
+    reproduce.add_argument(
+        "--train-only",
+        action="store_true",
+        help="write no rows and tables; `runs --collect` does that later, elsewhere",
+    )
 
     search = add(verbs, "search", "search over values on validation, with Optuna", SEARCH_EXAMPLES)
     search.add_argument("config", help="primary config that the trials start from, such as train")
@@ -73,11 +78,16 @@ def add_training(verbs: Verbs) -> None:
     gradients.add_argument("overrides", nargs="*", help="such as laboratory.repeats=100; any key for a config")
 
     bench = add(verbs, "bench", "measure steps per second of the dense and the fast path", BENCH_EXAMPLES)
-    bench.add_argument("--seconds", type=float, default=2.0, help="time per measurement (default: 2)")
-    bench.add_argument("--latents", nargs="+", default=["20x10", "20x2", "1x40"], metavar="NxK")
-    bench.add_argument("--seeds", nargs="+", type=int, default=[1, 4, 16], metavar="S")
-    bench.add_argument("--estimators", nargs="+", metavar="NAME", help="only these (default: every registered one)")
-    bench.add_argument("--model", default="linear", help="linear (default), or deep: the networks of Figure 6")
+    bench.add_argument("--seconds", type=float, default=1.0, help="time per measurement (default: 1)")
+    bench.add_argument("--model", nargs="+", default=["linear"], help="linear (default), deep, mixture, attributes")
+    bench.add_argument("--latents", nargs="+", default=[], metavar="NxK", help="(default: those of the model's table)")
+    bench.add_argument("--seeds", nargs="+", type=int, default=[1], metavar="S", help="how many at once (default: 1)")
+    bench.add_argument(
+        "--estimators", nargs="+", default=["direct", "gumbel_softmax"], metavar="NAME", help="or all (default: two)"
+    )
+    bench.add_argument("--eager", action="store_true", help="without torch.compile")
+    bench.add_argument("--precision", default="float32", help="of products: float32 (default), tf32, bfloat16")
+    bench.add_argument("--add", action="store_true", help="keep the rows of --output, and measure what it lacks")
     bench.add_argument("--overhead", action="store_true", help="the cost of bookkeeping and trackers instead")
     bench.add_argument("--output", type=Path, metavar="FILE", help="also write a csv, such as results/speed.csv")
 
@@ -188,8 +198,8 @@ COMPARE_EXAMPLES = """\
 BENCH_EXAMPLES = """\
   argmax-vae bench
   argmax-vae bench --latents 20x10 --seeds 1 16 --estimators direct --output results/speed.csv
+  argmax-vae bench --eager --model linear mixture --estimators all --seeds 1 10 64
   argmax-vae bench --overhead --output results/overhead.csv
-  argmax-vae bench --model deep --latents 30x2 6x10 --seeds 1 --estimators direct gumbel_softmax
 """
 
 
@@ -250,7 +260,7 @@ def reproduce_verb(given: argparse.Namespace) -> int:
         from argmax_vae.laboratory import measure_gradients
 
         return measure_gradients(given.table, given.overrides)
-    return sweep.reproduce(given.table, given.overrides, given.dry_run)
+    return sweep.reproduce(given.table, given.overrides, given.dry_run, given.train_only)
 
 
 def search_verb(given: argparse.Namespace) -> int:
@@ -387,7 +397,17 @@ def bench_verb(given: argparse.Namespace) -> int:
 
     if min(given.seeds) < 1 or not given.seconds > 0:
         raise UsageError(f"bench: --seeds {given.seeds} must be at least 1, --seconds {given.seconds} more than 0")
-    run_bench(given.latents, given.seeds, given.seconds, given.output, estimators=given.estimators, model=given.model)
+    run_bench(
+        given.latents,
+        given.seeds,
+        given.seconds,
+        given.output,
+        not given.eager,
+        given.estimators,
+        given.model,
+        given.precision,
+        given.add,
+    )
     return DONE
 
 

@@ -3,7 +3,7 @@
 import copy
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,7 +17,7 @@ from argmax_vae.checks import LARGEST_SIZE, require, require_count, require_one_
 from argmax_vae.data.binarization import BINARIZATIONS, fixed_sample, prepare, prepare_for_evaluation
 from argmax_vae.data.datasets import Dataset
 from argmax_vae.estimators import Estimator
-from argmax_vae.networks import PRECISIONS, Networks, set_in_layers, set_precision
+from argmax_vae.networks import PRECISIONS, Networks, products_in, set_in_layers, set_precision
 from argmax_vae.objective import BoundSums, ObjectiveConfig
 from argmax_vae.processes import WHOLE, Part
 from argmax_vae.randomness import SeedNoise
@@ -112,27 +112,33 @@ class RuntimeConfig:
 
     `device`: auto, cpu or cuda; `processes`: of this machine that share every batch, on CUDA one for each device;
     `channels_last`: order images in memory as (height, width, channels) for convolutions; `precision`: of the factors
-    of matrix products and convolutions in training, float32 or bfloat16, parameters and sums being float32; `chunk`:
-    steps per Lightning batch; `compile`: use torch.compile; `candidates`: form of the candidate losses; `graph`:
-    capture the step as a CUDA graph; `checkpoint_every`: epochs.
+    of matrix products and convolutions in training, float32, on CUDA tf32, or bfloat16, parameters and sums being
+    float32; `chunk`: steps per Lightning batch; `compile`: use torch.compile; `candidates`: form of the candidate
+    losses; `graph`: capture the step as a CUDA graph; `checkpoint_every`: epochs. `chunk` and `checkpoint_every` are 0
+    for what suits the device (`on`).
     """
 
     device: str = "auto"
     processes: int = 1
     channels_last: bool = False
     precision: str = "float32"
-    chunk: int = 100
+    chunk: int = 0
     compile: bool = True
     candidates: str = "auto"
     graph: bool = True
-    checkpoint_every: int = 10
+    checkpoint_every: int = 0
 
     def __post_init__(self) -> None:
         require_one_of("runtime.device", self.device, ("auto", "cpu", "cuda"))
         require_one_of("runtime.precision", self.precision, PRECISIONS)
         require_one_of("runtime.candidates", self.candidates, FORMS)
-        for name in ("processes", "chunk", "checkpoint_every"):
-            require_count(f"runtime.{name}", getattr(self, name))
+        for name, smallest in (("processes", 1), ("chunk", 0), ("checkpoint_every", 0)):
+            require_count(f"runtime.{name}", getattr(self, name), smallest)
+
+    def on(self, device: str) -> "RuntimeConfig":
+        """This with the choices that are left to the device, cpu or cuda: steps are quick on CUDA, Lightning is not."""
+        chunk, every = (500, 50) if device == "cuda" else (100, 10)
+        return replace(self, chunk=self.chunk or chunk, checkpoint_every=self.checkpoint_every or every)
 
 
 @dataclass(frozen=True)
@@ -273,6 +279,7 @@ class DiscreteVAE(pl.LightningModule):
 
     def prepare_steps(self, optimizer: torch.optim.Optimizer) -> None:
         """Make ready to run steps with this optimiser on the module's device, as a captured graph on CUDA."""
+        self.runtime = self.runtime.on(self.device.type)
         self.noise = SeedNoise(self.seeds, self.device)
         self.pixel_noise = SeedNoise(self.seeds, self.device)
         self.optimizer = optimizer
@@ -339,7 +346,8 @@ class DiscreteVAE(pl.LightningModule):
 
     def training_step(self, block: Int64[Tensor, "steps seeds batch"], batch_index: int) -> None:
         """Runs the steps of a block. Epochs are counted, not `global_step`: the inner loop bypasses Lightning."""
-        losses = self.runner.run(block)
+        with products_in(self.runtime.precision):
+            losses = self.runner.run(block)
         bad = ~losses.isfinite().all(0)
         self.diverged_epoch[bad & (self.diverged_epoch < 0)] = self.current_epoch
         self.log("train_bound", losses[:, ~bad].mean() if bool((~bad).any()) else losses.mean())

@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import cast
 
@@ -16,7 +17,7 @@ from argmax_vae.randomness import generator_for
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "leaky_relu": F.leaky_relu}
 NEGATIVE_SLOPE = 0.01
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "tf32", "bfloat16")
 
 
 class SeedLinear(nn.Module):
@@ -51,6 +52,25 @@ class SeedLinear(nn.Module):
 def set_precision(networks: nn.Module, precision: str) -> None:
     """Let all layers that can multiply in the given precision (of PRECISIONS) do so."""
     set_in_layers(networks, "rounded", precision == "bfloat16")
+
+
+@contextmanager
+def products_in(precision: str) -> Iterator[None]:
+    """Inside, with `tf32` CUDA rounds the factors of float32 products and convolutions to 10 bits; else to none.
+
+    Of PyTorch's two ways to ask for that, this is the one after which `torch.compile` still knows the precision.
+    """
+    if precision != "tf32":
+        yield
+        return
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 def set_in_layers(networks: nn.Module, name: str, value: bool) -> None:

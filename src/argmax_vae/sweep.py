@@ -127,6 +127,7 @@ def check_prerequisites(found: list[Cell], on_this_machine: bool = True) -> None
         needs = (
             config.runtime.device,
             config.runtime.processes,
+            config.runtime.precision,
             config.paths.runs,
             config.paths.data,
             str(config.data),
@@ -137,7 +138,7 @@ def check_prerequisites(found: list[Cell], on_this_machine: bool = True) -> None
             config.trainer.epochs,
         )
         if needs not in checked:
-            here = config.runtime if on_this_machine else replace(config.runtime, device="cpu")
+            here = config.runtime if on_this_machine else replace(config.runtime, device="cpu", precision="float32")
             prerequisites(replace(config, runtime=here))
         checked.add(needs)
 
@@ -200,8 +201,10 @@ def selected(table: str, overrides: Sequence[str]) -> list[Selection]:
     return found
 
 
-def reproduce(table: str, overrides: list[str], dry_run: bool) -> int:
-    """Train the cells of a table or list that are not done, write their rows and tables; returns the exit code."""
+def reproduce(table: str, overrides: list[str], dry_run: bool, train_only: bool = False) -> int:
+    """Train the cells of a table or list that are not done, and write their rows and tables, unless they are to be
+    trained only; returns the exit code.
+    """
     lines = selected(table, overrides)
     found = [cell for _, _, each in lines for cell in each]
     for cell in found:
@@ -209,10 +212,13 @@ def reproduce(table: str, overrides: list[str], dry_run: bool) -> int:
     if dry_run:
         return DONE
     results = Path(found[0].config.paths.results)
-    require_writable(results)
+    if not train_only:
+        require_writable(results)
     if len(lines) > 1:
         check_prerequisites(found, engines.chosen(overrides) in engines.ON_THIS_MACHINE)
     code = max(launch_cells(*line) for line in lines)
+    if train_only:
+        return code
     with claimed(results / ".lock", -1):
         written = write_tables({cell.config.table for cell in found}, results) if collect(found, results) else {}
     tracker = found[0].config.tracker

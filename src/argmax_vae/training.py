@@ -202,6 +202,8 @@ def resumable(run: RunDirectory, config_identity: str, continues: RunDirectory |
 def prerequisites(config: Config) -> tuple[str, Dataset]:
     """Device and data set of a run. Raises UsageError when one of them, or a place for the run, cannot be had."""
     device = device_of(config.runtime.device, config.runtime.processes)
+    rounds = device == "cpu" and config.runtime.precision == "tf32"
+    require(not rounds, "runtime.precision", "tf32", "float32 or bfloat16 on a CPU; only CUDA multiplies in tf32")
     require_writable(Path(config.paths.runs))
     dataset = config.data.load(Path(config.paths.data))
     images = len(dataset.train.pixels)
@@ -304,7 +306,8 @@ def fit(
     )
     tracker = open_tracker(replace(config.tracker, name="none") if part.rank else config.tracker, labels)
     try:
-        record = Record(run, tracker, config.runtime.checkpoint_every, config_identity)
+        runtime = config.runtime.on(device)
+        record = Record(run, tracker, runtime.checkpoint_every, config_identity)
         progress = [] if part.rank else [Progress(run.path.name, config.trainer.epochs)]
         with quiet_lightning():
             trainer = lightning_trainer(config, device, [*callbacks, record, *progress, SaveLast(record)], part)
@@ -312,7 +315,7 @@ def fit(
                 len(dataset.train.pixels),
                 config.seeds,
                 config.trainer.batch,
-                config.runtime.chunk,
+                runtime.chunk,
                 lambda: trainer.current_epoch,
             )
             evaluation = evaluation_loaders(config, dataset)
