@@ -1,11 +1,17 @@
 """Disturbs a sweep in every way that a long one meets, and checks that its table comes out as if nothing had happened.
 
-    python scripts/faults.py [--kills 20] [--seed 0] [--output results/faults.md]
+    python scripts/faults.py [--kills 20] [--seed 0] [--only WORDS] [--output results/faults.md]
 
 A small sweep (bundled 8×8 digits) is trained undisturbed. Copies of it are then killed at random moments and in the
 middle of writing a file, started twice at once, interrupted, given half a checkpoint, and run on a disk that is full;
 after each the same command finishes it. Compared are the rows of runs.csv and curves.csv but for what the clock and the
-commit decide. Exits with 1 if any differ, or a fault did not show. Takes about a quarter of a minute a kill.
+commit decide.
+
+Then every command that writes files is killed right before or after it puts one of them in its place: while a run ends,
+runs are joined, and reports, the page, a search and gradients are written. The same command again has to give the files
+of one that was left alone, and nothing else may lie there.
+
+Exits with 1 if any differ, or a fault did not show. Takes about a quarter of a minute a kill.
 """
 
 import argparse
@@ -17,7 +23,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -167,6 +174,119 @@ FAULTS: dict[str, tuple[Callable[[Sweep, int, random.Random], int], str]] = {
 }
 
 
+KILLED_AT_A_RENAME = """
+import os, signal, sys
+moment, after = int(sys.argv[1]), sys.argv[2] == "after"
+rename, done = os.replace, []
+def replace(*arguments, **options):
+    done.append(arguments)
+    if len(done) == moment and not after:
+        os.kill(os.getpid(), signal.SIGKILL)
+    rename(*arguments, **options)
+    if len(done) == moment:
+        os.kill(os.getpid(), signal.SIGKILL)
+os.replace = replace
+from argmax_vae.cli import main
+sys.exit(main(sys.argv[3:]))
+"""
+"""A command that dies by SIGKILL before or after its n-th file has its name."""
+
+SMALL = (
+    *("data=digits", "trainer.epochs=2", "trainer.evaluate_every=1", "trainer.final_samples=2", "trainer.batch=200"),
+    *("runtime.checkpoint_every=1", "runtime.compile=false", "runtime.device=cpu", "model.latents=3x2"),
+)
+TABLE = ("section61", *SMALL, "experiment=written_direct", "model.latents=3x2")
+RATES = "optim.learning_rate=0.001,0.01"
+FEW = ("laboratory.repeats=2", "laboratory.images=5", "laboratory.adaptation=0", "laboratory.epsilon=[1]")
+
+
+@dataclass(frozen=True)
+class Moments:
+    """A command that writes files, those that come before it, and what may differ in its csv files."""
+
+    command: tuple[str, ...]
+    before: tuple[tuple[str, ...], ...] = ()
+    differs: tuple[str, ...] = (*CLOCK, "device")
+
+
+AT_A_RENAME = "SIGKILL around a rename: "
+MOMENTS = {
+    "a run": Moments(("train", *SMALL, "seeds=[0,1]")),
+    "joining": Moments(("train", *SMALL, "seeds=[0,1]"), (("train", *SMALL, "seeds=[0]"),)),
+    "reproduce": Moments(("reproduce", *TABLE, "seeds=[0]")),
+    "report": Moments(("report", "section61"), (("reproduce", *TABLE, "seeds=[0]"),)),
+    "page": Moments(("page",), (("reproduce", *TABLE, "seeds=[0]"),)),
+    "search": Moments(("search", "train", *SMALL, "seeds=[0]", RATES, "--trials", "2")),
+    "gradients": Moments(
+        ("gradients", "train", *SMALL, "seeds=[0]", *FEW, "laboratory.temperature=[1]"),
+        (("train", *SMALL, "seeds=[0]"),),
+        (*CLOCK, "milliseconds"),
+    ),
+}
+
+
+def run_in(directory: Path, *command: str) -> int:
+    """Run Python with these arguments in a directory, one thread, nothing printed; returns the exit code."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    nowhere = subprocess.DEVNULL
+    with subprocess.Popen(
+        [sys.executable, *command], cwd=directory, env=environment, stdout=nowhere, stderr=nowhere
+    ) as process:
+        return process.wait(timeout=LIMIT)
+
+
+def contents(directory: Path, differs: Sequence[str]) -> dict[str, object]:
+    """Every file below a directory but locks: csv files without some columns, checkpoints by their names alone."""
+    found: dict[str, object] = {}
+    for path in sorted(directory.rglob("*")):
+        name = str(path.relative_to(directory))
+        if path.is_dir() or path.suffix == ".lock":
+            continue
+        if path.suffix == ".csv":
+            found[name] = pd.read_csv(path).drop(columns=list(differs), errors="ignore").to_csv()
+        elif path.suffix in (".ckpt", ".json", ".yaml", ".html", ".md", ".tex"):
+            found[name] = path.stat().st_size > 0
+        else:
+            found[name] = path.read_bytes()
+    return found
+
+
+def kill_at_renames(top: Path, name: str, moments: Moments, kills: int) -> tuple[int, str]:
+    """Kill the command at its renames, evenly spread over all; how many times, and `the same` or what differs."""
+    prepared, whole = top / f"{name} before", top / f"{name} whole"
+    prepared.mkdir()
+    for command in moments.before:
+        run_in(prepared, "-m", "argmax_vae", *command)
+    shutil.copytree(prepared, whole)
+    count = renames(whole, moments.command)
+    expected = contents(whole, moments.differs)
+    chosen = sorted({1 + round(part * (count - 1) / max(1, kills - 1)) for part in range(kills)})
+    hits = 0
+    for moment in chosen:
+        for when in ("before", "after"):
+            there = top / f"{name} {moment} {when}"
+            shutil.copytree(prepared, there)
+            hits += run_in(there, "-c", KILLED_AT_A_RENAME, str(moment), when, *moments.command) == -signal.SIGKILL
+            code = run_in(there, "-m", "argmax_vae", *moments.command)
+            found = contents(there, moments.differs)
+            wrong = [path for path in {**expected, **found} if expected.get(path) != found.get(path)]
+            if wrong or code != 0:
+                return hits, f"exit code {code}, killed {when} rename {moment}: {', '.join(wrong)} differ"
+            shutil.rmtree(there)
+    return hits, "the same"
+
+
+def renames(directory: Path, command: Sequence[str]) -> int:
+    """Run a command to its end; returns how many files it put in their places."""
+    counting = KILLED_AT_A_RENAME.replace("sys.exit(main(", "code = main(").replace("[3:]))", "[3:])")
+    counting += "open('renames.txt', 'w').write(str(len(done)))"
+    run_in(directory, "-c", counting, "0", "never", *command)
+    counted = directory / "renames.txt"
+    number = int(counted.read_text(encoding="utf-8"))
+    counted.unlink()
+    return number
+
+
 def compare(sweep: Sweep, expected: list[pd.DataFrame]) -> str:
     """`the same`, or what differs."""
     try:
@@ -182,6 +302,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="of each kind; a quarter as many other faults")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", metavar="WORDS", help="only faults with these words in their names")
     parser.add_argument("--output", type=Path, help="also write what is printed, as Markdown")
     given = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -194,6 +315,8 @@ def main(arguments: list[str]) -> int:
     lines = ["| fault | times | what happened | exit code afterwards | table |", "|---|---|---|---|---|"]
     different = False
     for number, (name, (disturb, counted)) in enumerate(FAULTS.items()):
+        if given.only not in name:
+            continue
         sweep = Sweep(top / f"fault{number}")
         times = given.kills if "kill" in name.lower() else max(1, given.kills // 4)
         try:
@@ -204,6 +327,13 @@ def main(arguments: list[str]) -> int:
         code, outcome = sweep.finish(), compare(sweep, expected)
         different |= outcome != "the same" or code != 0 or hits == 0
         lines.append(f"| {name} | {times} | {hits} {counted} | {code} | {outcome} |")
+        print(lines[-1], flush=True)
+    for name, moments in MOMENTS.items():
+        if given.only not in f"{AT_A_RENAME}{name}":
+            continue
+        hits, outcome = kill_at_renames(top, name, moments, max(2, given.kills))
+        different |= outcome != "the same" or hits == 0
+        lines.append(f"| {AT_A_RENAME}{name} | {hits} | {hits} processes killed | 0 | {outcome} |")
         print(lines[-1], flush=True)
     for mounted in top.glob("fault*"):
         if mounted.is_mount():

@@ -99,12 +99,15 @@ def most_frequent(split: Images, attributes: int) -> list[float]:
 
 
 def scores(path: Path, network: nn.Module, module: AttributeVAE, real: list[float], codes: int) -> list[dict]:
-    """Rows for every seed and attribute of a run."""
+    """Rows for every finished seed and attribute of a run."""
     run, names = RunDirectory(path), module.attributes
     seeds = run.seeds()
     plain = run.config()
     rows = []
+    finished = run.finished_seeds()
     for position, seed in enumerate(module.seeds):
+        if seed not in finished:
+            continue
         with torch.no_grad():
             images = class_conditional(module.best, seed, position, codes)
         asked = bits(torch.arange(module.mixture.k).repeat(codes), len(names))
@@ -228,6 +231,7 @@ def load(paths: list[Path]) -> list[tuple[Path, AttributeVAE, Dataset]]:
                 f"{path} has the attributes {', '.join(module.attributes)} and the shape {module.networks.shape}, "
                 f"the first run {', '.join(first.attributes)} and {first.networks.shape}: they must be the same"
             )
+        RunDirectory(path).finished_seeds()
         load_best(RunDirectory(path), module)
         loaded.append((path, module, dataset))
     return loaded

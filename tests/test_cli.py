@@ -240,6 +240,57 @@ def test_a_size_for_which_nothing_was_chosen_is_one_line(capsys: pytest.CaptureF
     assert line.startswith("argmax-vae: estimator.epsilon.value: none was chosen for model.latents=7x2; give ")
 
 
+LONG = "a" * 256
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["train", *TINY, f"paths.runs={LONG}"], "paths.runs="),
+        (["train", *TINY, f"paths.data=there/{LONG}"], "paths.data="),
+        (
+            ["train", *TINY, "paths.results='~nobody-of-this-name/x'"],
+            "paths.results=~nobody-of-this-name/x: this machine",
+        ),
+        (["train", *TINY, f"model.name={LONG}"], "at most 100 letters, digits and underscores"),
+        (["evaluate", LONG], "--run="),
+        (["gradients", LONG], "RUN_OR_CONFIG="),
+        (["page", "--output", LONG], "--output="),
+        (["page", "--output", "folder"], "--output=folder: is a directory; name a file"),
+        (["compare", "a", "b", "--output", "folder"], "--output=folder: is a directory; name a file"),
+        (["bench", "--output", "folder"], "bench --output=folder: is a directory; name a file"),
+        (["runs", "--runs", "~no-such-user"], "--runs=~no-such-user: this machine knows no such user"),
+    ],
+)
+def test_paths_that_cannot_be_are_one_line_at_once(
+    arguments: list[str], part: str, capsys: pytest.CaptureFixture[str], empty_directory: Path
+) -> None:
+    (empty_directory / "folder").mkdir()
+    assert part in refused(capsys, *arguments)
+    assert [path.name for path in empty_directory.iterdir()] == ["folder"]
+
+
+def test_the_home_directory_is_what_a_tilde_says(monkeypatch: pytest.MonkeyPatch, empty_directory: Path) -> None:
+    monkeypatch.setenv("HOME", str(empty_directory))
+    (cell,) = config.cells("train", [*TINY, "paths.runs='~/r/'", "paths.data='~/d'"])
+    paths = {"data": f"{empty_directory}/d", "runs": f"{empty_directory}/r", "results": "results"}
+    assert cell.plain["paths"] == vars(cell.config.paths) == paths
+    assert RunDirectory.of(cell.plain).path.parent == empty_directory / "r"
+
+
+def test_without_a_working_directory_nothing_is_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], empty_directory: Path
+) -> None:
+    gone = empty_directory / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for arguments in (["runs"], ["train", *TINY]):
+        assert refused(capsys, *arguments) == (
+            "argmax-vae: the working directory no longer exists; change to one that does\n"
+        )
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [

@@ -16,6 +16,7 @@ from argmax_vae.objective import KL_CHOICES
 from argmax_vae.options import config_directory, groups, primary_configs
 from argmax_vae.runs import NOT_IDENTITY, identity, run_name
 from argmax_vae.schedules import SCHEDULES
+from argmax_vae.sweep import require_one_run
 from argmax_vae.tracking import TRACKERS
 
 RUN_NAMES = (Path(__file__).parent / "run_names.txt").read_text(encoding="utf-8").splitlines()
@@ -102,6 +103,7 @@ def test_every_primary_config_expands_to_distinct_runs_whose_names_stay(name: st
     assert len(set(names)) == expected
     assert [f"{name} {run}" for run in names] == [line for line in RUN_NAMES if line.split()[0] == name]
     assert name == "train" or all(cell.config.table for cell in found)
+    require_one_run(found)
 
 
 def test_a_sweep_is_the_product_of_its_values() -> None:

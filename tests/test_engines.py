@@ -114,7 +114,7 @@ def test_finished_cells_are_not_submitted(monkeypatch: pytest.MonkeyPatch) -> No
     first, _ = config.cells("train", [*TINY, "seeds=[0],[1]"])
     done = RunDirectory.of(first.plain).path / "done.json"
     done.parent.mkdir(parents=True)
-    done.touch()
+    done.write_text('{"status": "done"}')
     monkeypatch.setattr(engines, "launch", launch)
     assert main(["train", "-m", *TINY, "seeds=[0],[1]"]) == 1
     assert submitted == [["seeds=[1]"]]

@@ -65,7 +65,7 @@ def test_a_seed_that_diverged_has_no_numbers(run: RunDirectory, tmp_path: Path) 
 def test_a_run_whose_numbers_are_gone_is_named(run: RunDirectory, tmp_path: Path) -> None:
     copied = RunDirectory(Path(shutil.copytree(run.path, tmp_path / run.path.name)))
     (copied.path / "seeds.csv").unlink()
-    with pytest.raises(UsageError, match=r"seeds\.csv is missing or damaged; remove the directory and train again"):
+    with pytest.raises(UsageError, match=r"seeds\.csv: no such file; remove the directory and train again"):
         evaluate_run(copied.path, [])
 
 

@@ -3,15 +3,21 @@
 import errno
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import filelock
 import pandas as pd
 import pytest
 
+from argmax_vae import files
 from argmax_vae.errors import UsageError
 from argmax_vae.files import (
     claimed,
     csv_text,
+    remove_all_leftovers,
     require_writable,
     write_atomic,
     write_csv,
@@ -125,3 +131,70 @@ def test_text_is_no_formula_in_csv_and_numbers_stay(tmp_path: Path) -> None:
     assert set(read["number"]) == {"-0.5"}
     assert csv_text(read) == (tmp_path / "table.csv").read_text(encoding="utf-8")
     assert frame["text"].tolist() == texts
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = []
+    sync, rename = os.fsync, Path.replace
+
+    def syncing(handle: int) -> None:
+        events.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
+        sync(handle)
+
+    def renaming(self: Path, target: Path) -> Path:
+        events.append("renamed")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", syncing)
+    monkeypatch.setattr(Path, "replace", renaming)
+    write_text(tmp_path / "file", "text")
+    synced, renamed = events
+    assert synced.startswith(str(tmp_path / ".file."))
+    assert renamed == "renamed"
+
+
+def killed_while_writing(path: Path) -> list[Path]:
+    """The temporary files that a killed process leaves in a directory."""
+    code = (
+        "import os, signal, sys; from pathlib import Path; from argmax_vae.files import write_atomic\n"
+        "write_atomic(Path(sys.argv[1]), lambda temporary: os.kill(os.getpid(), signal.SIGKILL))"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == -signal.SIGKILL
+    return list(path.parent.glob(".*.part"))
+
+
+def test_what_killed_processes_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "a [file].csv"
+    assert len(killed_while_writing(path)) == 1
+    beside = []
+
+    def look(temporary: Path) -> None:
+        remove_all_leftovers(tmp_path)
+        beside.extend(tmp_path.glob(".*.part"))
+
+    write_atomic(path, look)
+    assert len(beside) == 1, "the one of a process that is alive stays"
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    assert len(killed_while_writing(tmp_path / "other")) == 1
+    (tmp_path / ".notes.original").write_text("not ours")
+    remove_all_leftovers(tmp_path)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".notes.original", path.name]
+
+
+def test_a_lock_that_is_not_freed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After a while, and then the command goes on waiting: here until the second look at the lock."""
+    tries = []
+
+    def acquire(lock: filelock.FileLock, timeout: float) -> None:
+        tries.append(timeout)
+        if len(tries) == 1:
+            raise filelock.Timeout(lock.lock_file)
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
+    with claimed(tmp_path / "lock", -1) as mine:
+        assert mine
+    assert tries == [files.SECONDS_BEFORE_A_WORD, -1]
+    line = f"argmax-vae: waiting for another process, which holds {tmp_path / 'lock'}\n"
+    assert capsys.readouterr().err == line

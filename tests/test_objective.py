@@ -8,6 +8,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from argmax_vae import objective
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.estimators.exact import Exact, ExactConfig
@@ -195,6 +196,29 @@ def z_p_value(mean: Tensor, expected: Tensor, variance: Tensor, number: int) -> 
     """Joint chi-square test of two seeds' means of `number` independent terms of known variance."""
     statistic = ((mean - expected) ** 2 / (variance / number)).sum().item()
     return float(stats.chi2.sf(statistic, 2))
+
+
+def test_samples_drawn_in_groups_are_those_drawn_at_once(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory does not grow with the number of samples: no draw has more of them than a group has."""
+    truth, drawn = Enumerated(3, 2, generator), []
+    uniform = SeedNoise.uniform
+
+    def counting(noise: SeedNoise, shape: tuple[int, ...], samples: int) -> Tensor:
+        drawn.append(samples)
+        return uniform(noise, shape, samples)
+
+    monkeypatch.setattr(SeedNoise, "uniform", counting)
+    found = []
+    for group in (2, 1000):
+        monkeypatch.setattr(objective, "LARGEST_DECODE", 50 * group)
+        found.append(truth.bound(batch=50, samples=7, importance_samples=5))
+    assert drawn == [2, 2, 2, 1, 2, 2, 1, 7, 5]
+    groups, once = found
+    assert torch.equal(groups.usage, once.usage)
+    torch.testing.assert_close(groups.reconstruction, once.reconstruction, rtol=1e-6, atol=0)
+    torch.testing.assert_close(groups.importance_weighted, once.importance_weighted, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize(("n", "k"), [(2, 3), (3, 2)])

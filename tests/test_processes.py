@@ -68,7 +68,7 @@ def test_processes_that_end_before_the_run_were_interrupted(tmp_path: Path, monk
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, "runtime.processes=2")
     run = RunDirectory.of(cell(tmp_path, "runtime.processes=2").plain)
-    assert not run.is_done
+    assert not run.has_ended
     assert run.status != "failed"
 
 

@@ -13,9 +13,11 @@ import pandas as pd
 import pytest
 import torch
 
-from argmax_vae import runs, training
+from argmax_vae import records, runs, training
 from argmax_vae.cli import main
+from argmax_vae.data import load_dataset
 from argmax_vae.errors import UsageError
+from argmax_vae.files import write_json
 from argmax_vae.randomness import SeedNoise
 from argmax_vae.runs import RunDirectory
 from helpers import TINY, cell, metrics, raise_after, same_numbers, train
@@ -118,7 +120,7 @@ def test_who_resumed_a_run_is_recorded_beside_its_first_origin(tmp_path: Path, m
     monkeypatch.setattr(runs, "commit", lambda: ("third", False))
     longer = train(tmp_path, *overrides, "trainer.epochs=4")
     for each, commits in ((run, "first, second"), (longer, "third, first, second")):
-        row = runs.record(each, "figure2", "").iloc[0]
+        row = records.record(each, "figure2", "").iloc[0]
         assert (row["commit"], row["dirty"]) == (commits, True)
 
 
@@ -126,13 +128,6 @@ def test_a_run_without_its_checkpoint_is_not_continued(tmp_path: Path) -> None:
     shorter = train(tmp_path, "seeds=[0]", "trainer.epochs=1")
     shorter.checkpoint.unlink()
     assert "continues" not in train(tmp_path, "seeds=[0]", "trainer.epochs=2").provenance()
-
-
-def test_a_damaged_checkpoint_of_a_shorter_run_is_one_clear_line(tmp_path: Path) -> None:
-    shorter = train(tmp_path, "seeds=[0]", "trainer.epochs=1")
-    shorter.checkpoint.write_bytes(b"PK")
-    with pytest.raises(UsageError, match="is damaged; remove it and run the same command again"):
-        train(tmp_path, "seeds=[0]", "trainer.epochs=2")
 
 
 def test_what_was_done_after_the_last_checkpoint_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +181,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     epoch = training.load_checkpoint(killed.checkpoint)["epoch"]
     assert 0 <= epoch < 20
     same_numbers(train(tmp_path / "whole", *overrides), train(tmp_path / "killed", *overrides))
-    assert killed.is_done
+    assert killed.has_ended
 
 
 def test_the_clock_goes_on_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,13 +208,19 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path: Path, capsys: pytest.Capture
         out, err = capsys.readouterr()
         assert err == f"argmax-vae: {run.checkpoint} is damaged; remove it and run the same command again\n"
         assert out == ""
-    assert not run.is_done
+    assert not run.has_ended
     run.checkpoint.unlink()
     assert main(["train", *TINY, f"paths.runs={tmp_path}"]) == 0
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda content: b""])
-def test_a_truncated_checkpoint_falls_back_to_the_one_before(
+def flip(content: bytes) -> bytes:
+    """The same with another bit in the middle, which is one of a number."""
+    place = len(content) // 2
+    return content[:place] + bytes([content[place] ^ 64]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda content: b"", flip])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     damage: Callable[[bytes], bytes],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -274,3 +275,67 @@ def test_a_clock_that_is_set_back_changes_no_number(tmp_path: Path, monkeypatch:
     back = train(tmp_path / "back", *FOUR)
     same_numbers(whole, back)
     assert (pd.read_csv(back.path / "seeds.csv")["seconds"] > 0).all()
+
+
+def test_a_process_that_dies_after_the_last_checkpoint_changes_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left to train then: what the steps did is known from the checkpoint alone."""
+    whole = train(tmp_path / "whole", *FOUR)
+    with monkeypatch.context() as context:
+        context.setattr(training, "seed_rows", raiser(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "parts", *FOUR)
+    parts = RunDirectory.of(cell(tmp_path / "parts", *FOUR).plain)
+    assert training.load_checkpoint(parts.checkpoint)["epoch"] == 3
+    train(tmp_path / "parts", *FOUR)
+    same_numbers(whole, parts)
+
+
+def raiser(error: BaseException) -> Callable[..., None]:
+    """A function that raises an error."""
+
+    def raising(*arguments: object) -> None:
+        raise error
+
+    return raising
+
+
+def test_what_a_killed_process_left_is_gone_after_the_next_command(tmp_path: Path) -> None:
+    """A checkpoint before the last beside a done marker, and half-written files, of a run that has ended or not."""
+    ended = train(tmp_path, "seeds=[0]", "trainer.epochs=1")
+    files = {path.name for path in ended.path.iterdir()}
+    begun = RunDirectory.of(cell(tmp_path, "seeds=[1]", "trainer.epochs=1").plain)
+    begun.path.mkdir()
+    ended.previous.write_bytes(b"")
+    for run in (ended, begun):
+        (run.path / ".last.ckpt.abcdefgh.part").write_bytes(b"half")
+    assert main(["train", "-m", *TINY, f"paths.runs={tmp_path}", "seeds=[0],[1]", "trainer.epochs=1"]) == 0
+    for run in (ended, begun):
+        assert {path.name for path in run.path.iterdir()} == files
+
+
+def test_a_run_on_other_data_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether it is finished, goes on, or is evaluated; a run that does not know its data is accepted."""
+    done = train(tmp_path, "seeds=[0]", "trainer.epochs=1")
+    begun = interrupted(monkeypatch, tmp_path, 1, *FOUR)
+    commands = [
+        ["train", *TINY, f"paths.runs={tmp_path}", "seeds=[0]", "trainer.epochs=1"],
+        ["train", *TINY, f"paths.runs={tmp_path}", *FOUR],
+        ["evaluate", str(done.path)],
+        ["gradients", str(done.path), "laboratory.images=5", "laboratory.repeats=2"],
+    ]
+    for run in (done, begun):
+        origin = run.provenance()
+        assert origin["data"] == load_dataset("digits", Path()).digest
+        write_json(run.path / "provenance.json", origin | {"data": {**origin["data"], "sha256": "0123456789abcdef"}})
+    capsys.readouterr()
+    for command, run in zip(commands, (done, begun, done, done), strict=True):
+        assert main(command) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"argmax-vae: {run.path} was trained on data 0123456789abcdef (1200 images to train on)")
+    for run in (done, begun):
+        write_json(run.path / "provenance.json", {k: v for k, v in run.provenance().items() if k != "data"})
+    assert [main(command) for command in commands[:3]] == [0, 0, 0]

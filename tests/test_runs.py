@@ -15,8 +15,8 @@ from PIL import Image
 from argmax_vae import __version__, runs
 from argmax_vae.errors import UsageError
 from argmax_vae.files import write_text
-from argmax_vae.runs import RunDirectory, identity, merge_into, run_name, scan
-from helpers import cell, metrics, train
+from argmax_vae.runs import RunDirectory, identity, run_name, scan
+from helpers import cell
 
 
 def test_identity_is_a_hash_of_what_decides_the_numbers() -> None:
@@ -42,8 +42,12 @@ def test_states_follow_each_other(tmp_path: Path) -> None:
     assert (run.status, run.reason) == ("failed", "ValueError: too bad")
     run.start(plain)
     assert (run.status, run.reason) == ("interrupted", "")
-    runs.write_json(run.path / "done.json", {})
-    assert run.status == "done"
+    for marker in ("", "{", "{}", '"done"', '{"status": "else"}'):
+        write_text(run.path / "done.json", marker)
+        assert (run.status, run.has_ended, run.outcome) == ("interrupted", False, {})
+    for status in ("done", "diverged"):
+        runs.write_json(run.path / "done.json", {"status": status})
+        assert (run.status, run.has_ended) == (status, True)
     assert scan(tmp_path) == [run]
 
 
@@ -122,82 +126,6 @@ def test_tables_and_pictures_come_back(tmp_path: Path) -> None:
     assert list(pd.read_csv(tmp_path / "empty.csv").columns) == ["a", "b"]
     run.write_picture("picture.png", np.array([[0.0, 0.5], [1.0, 0.2]]))
     assert np.asarray(Image.open(tmp_path / "picture.png")).tolist() == [[0, 128], [255, 51]]
-
-
-def test_rows_of_record_hold_choices_numbers_and_origin(tmp_path: Path) -> None:
-    run = train(tmp_path, "seeds=[2,3]")
-    record = runs.record(run, "figure2", "as written")
-    seeds = pd.read_csv(run.path / "seeds.csv")
-    assert len(record) == 2
-    pd.testing.assert_frame_equal(record[list(seeds.columns)], seeds)
-    first = record.iloc[0]
-    plain = run.config()
-    assert (first["table"], first["protocol"], first["run"]) == ("figure2", "as written", run.path.name)
-    assert (first["latents"], first["estimator"], first["kl"], first["data"]) == (
-        "3x4",
-        "direct",
-        "analytic",
-        "digits",
-    )
-    assert first["config_hash"] == identity(plain)
-    assert first["commit"] == runs.commit()[0]
-    assert first["samples"] == plain["trainer"]["final_samples"]
-
-    curves = runs.curves(run, "figure2", "as written")
-    assert list(curves["seed"]) == [2, 3, 2, 3]
-    assert list(curves["epoch"]) == [1, 1, 2, 2]
-    assert list(curves["validation_bound"]) == list(metrics(run)["validation_bound"].round(4))
-    assert set(zip(curves["n"], curves["k"], strict=True)) == {(3, 4)}
-
-
-def rows(value: float, **choices: object) -> pd.DataFrame:
-    row = {"table": "t", "protocol": "", "estimator": "direct", "n": 20, "k": 2, "config_hash": "12e45678"}
-    return pd.DataFrame([{**row, **choices, "seed": seed, "test_bound": value + seed} for seed in (0, 1)])
-
-
-def test_merging_replaces_the_same_cells_and_keeps_all_others(tmp_path: Path) -> None:
-    path = tmp_path / "results" / "runs.csv"
-    merge_into(path, rows(1))
-    others = [{"table": "u"}, {"protocol": "p"}, {"estimator": "exact"}, {"n": 1}, {"k": 10}]
-    for number, choice in enumerate(others):
-        merge_into(path, rows(10 * number, **choice))
-    before = pd.read_csv(path, keep_default_na=False, dtype=str)
-    assert len(before) == 12
-    merge_into(path, rows(0.1, seed_set="new"))
-    after = pd.read_csv(path, keep_default_na=False, dtype=str)
-    assert len(after) == 12
-    pd.testing.assert_frame_equal(after[:10][list(before.columns)], before[2:].reset_index(drop=True))
-    assert list(after["test_bound"][10:]) == ["0.1", "1.1"]
-    assert set(after["config_hash"]) == {"12e45678"}
-    content = path.read_bytes()
-    merge_into(path, rows(0.1, seed_set="new"))
-    assert path.read_bytes() == content
-
-
-def test_every_value_of_a_search_keeps_its_rows(tmp_path: Path) -> None:
-    path = tmp_path / "runs.csv"
-    for value, run in ((1, "a"), (10, "b"), (2, "a")):
-        merge_into(path, rows(value, table="figure2_search", run=run))
-    assert list(pd.read_csv(path)["test_bound"]) == [10, 11, 2, 3]
-    for run in ("a", "b"):
-        merge_into(path, rows(3, table="figure2", run=run))
-    assert list(pd.read_csv(path)["run"]) == ["b", "b", "a", "a", "b", "b"]
-
-
-def test_an_error_while_merging_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "runs.csv"
-    merge_into(path, rows(1))
-    content = path.read_bytes()
-
-    def broken(self: pd.DataFrame, target: Path, **options: object) -> None:
-        Path(target).write_text("half a li")
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(pd.DataFrame, "to_csv", broken)
-    with pytest.raises(UsageError, match="No space"):
-        merge_into(path, rows(2))
-    assert path.read_bytes() == content
-    assert [entry.name for entry in tmp_path.iterdir()] == ["runs.csv"]
 
 
 def test_in_a_directory_that_cannot_be_written_nobody_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -554,7 +554,7 @@ def test_labels_that_the_data_cannot_give(overrides: tuple[str, ...], problem: s
     chosen = cell(tmp_path, *MIXTURE, *JOINT, *overrides)
     with pytest.raises(UsageError, match=problem):
         training.train(chosen.config, chosen.plain)
-    assert not RunDirectory.of(chosen.plain).is_done
+    assert not RunDirectory.of(chosen.plain).has_ended
 
 
 def test_a_data_set_without_labels_is_refused(tmp_path: Path) -> None:

@@ -283,7 +283,7 @@ def test_a_run_whose_process_gives_up_meanwhile_is_taken_over(monkeypatch: pytes
 
         monkeypatch.setattr(training, "build", build)
         assert main(["train", "-m", *overrides]) == 0
-    assert (first.is_done, second.is_done) == (True, True)
+    assert (first.has_ended, second.has_ended) == (True, True)
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_a_cell_that_is_done_is_not_checked_in_place_of_others(monkeypatch: pyte
     first, second = found = config.cells("train", [*TINY, "optim.learning_rate=0.1,0.2"])
     run = RunDirectory.of(first.plain)
     run.start(first.plain)
-    (run.path / "done.json").write_text("{}")
+    (run.path / "done.json").write_text('{"status": "done"}')
     seen: list[Config] = []
     monkeypatch.setattr(training, "prerequisites", seen.append)
     sweep.check_prerequisites(found)
@@ -325,22 +325,26 @@ def test_two_processes_share_a_sweep(empty_directory: Path) -> None:
     lines = "".join(process.communicate()[1] for process in processes)
     assert [process.returncode for process in processes] == [0, 0], lines
     for run in runs_of(tuple(overrides)):
-        assert run.is_done
+        assert run.has_ended
         assert lines.count(f"{run.path.name} on cpu") == 1
 
 
 def test_rows_of_two_processes_do_not_overwrite_each_other(tmp_path: Path) -> None:
-    """Thirty writers at once, each merging a row of its own."""
+    """Three writers at once, each merging ten rows of its own."""
     code = (
-        "import sys, pandas as pd; from pathlib import Path; from argmax_vae import runs; "
+        "import sys, pandas as pd; from pathlib import Path; from argmax_vae import records; "
         "from argmax_vae.files import claimed; results = Path(sys.argv[1])\n"
         "for index in range(int(sys.argv[2]), int(sys.argv[2]) + 10):\n"
+        "    row = dict.fromkeys(records.COLUMNS['runs.csv'], 't') | {'n': index, 'k': 2, 'seed': 0, 'epochs': 1}\n"
+        "    point = dict.fromkeys(records.COLUMNS['curves.csv'], 't') | {'n': index, 'k': 2, 'seed': 0, 'epoch': 1}\n"
         "    with claimed(results / '.lock', -1):\n"
-        "        runs.merge_into(results / 'runs.csv', pd.DataFrame([{'table': 't', 'n': index}]))\n"
+        "        entry = records.Entry({}, pd.DataFrame([row]), pd.DataFrame([point | {'run': str(index)}]))\n"
+        "        records.merge([entry], results)\n"
     )
     processes = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(start)]) for start in (0, 10, 20)]
     assert [process.wait() for process in processes] == [0, 0, 0]
-    assert sorted(pd.read_csv(tmp_path / "runs.csv")["n"]) == list(range(30))
+    for name in ("runs.csv", "curves.csv"):
+        assert sorted(pd.read_csv(tmp_path / name)["n"]) == list(range(30))
 
 
 def test_results_that_cannot_be_written_are_refused_before_anything_is_trained(

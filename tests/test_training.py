@@ -1,6 +1,7 @@
 """Training: seeds that do not know of each other, repeatable numbers, divergence, selection, files."""
 
 import json
+import math
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,14 +13,15 @@ import pytest
 import torch
 import yaml
 
-from argmax_vae import runs, training
+from argmax_vae import objective, records, runs, training
+from argmax_vae.cli import main
 from argmax_vae.data import load_dataset
 from argmax_vae.modules import DiscreteVAE, Evaluation
 from argmax_vae.networks import Networks
 from argmax_vae.objective import bound_sums
 from argmax_vae.randomness import SeedNoise
-from argmax_vae.runs import RunDirectory
-from helpers import cell, metrics, poison, same_numbers, seeds, train
+from argmax_vae.runs import RunDirectory, scan
+from helpers import TINY, cell, metrics, poison, same_numbers, seeds, train
 
 KINDS = {
     "direct": (),
@@ -140,8 +142,8 @@ def test_when_every_seed_has_diverged_training_stops(tmp_path: Path, monkeypatch
     assert list(rows["steps"]) == [12, 12]
     assert set(metrics(run)["epoch"]) <= {1, 2}
     assert json.loads((run.path / "done.json").read_text())["status"] == "diverged"
-    assert run.is_done
-    assert len(runs.record(run, "t", "p")) == 2
+    assert run.has_ended
+    assert len(records.record(run, "t", "p")) == 2
 
 
 def test_divergence_before_the_first_evaluation_still_leaves_readable_files(
@@ -149,9 +151,59 @@ def test_divergence_before_the_first_evaluation_still_leaves_readable_files(
 ) -> None:
     poison(monkeypatch, [0], epoch=1)
     run = train(tmp_path, "trainer.epochs=10", "trainer.evaluate_every=10")
-    (row,) = runs.record(run, "t", "p").to_dict("records")
+    (row,) = records.record(run, "t", "p").to_dict("records")
     assert (row["status"], row["epochs"], row["best_epoch"]) == ("diverged", 1, -1)
-    assert len(runs.curves(run, "t", "p")) == 0
+    assert len(records.curves(run, "t", "p")) == 0
+
+
+def test_a_step_so_large_that_no_networks_are_kept_is_divergence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The one loss of the run is that before the step, and finite; of the networks after it no bound is."""
+    command = ["model=mixture", "model.latents=1x10", "optim.learning_rate=1", "trainer.batch=1200", "trainer.epochs=1"]
+    command = ["train", *TINY, f"paths.runs={tmp_path}", *command]
+    for _ in range(2):
+        assert main(command) == 1
+        out, err = capsys.readouterr()
+        (run,) = scan(tmp_path)
+        assert run.status == "diverged"
+        assert f"argmax-vae: diverged: {run.path}: no seed finished, all diverged" in err.splitlines()
+        assert out == f"{run.path}: no seed finished, 1 diverged\n"
+    (row,) = seeds(run).to_dict("records")
+    assert (row["status"], row["epochs"], row["best_epoch"]) == ("diverged", 1, -1)
+    assert math.isnan(row["test_bound"])
+    assert math.isnan(row["test_accuracy"])
+    assert main(["runs", "--runs", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("diverged ")
+
+
+def test_gradients_are_measured_on_seeds_that_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as poisoned:
+        poison(poisoned, [0], 1)
+        some = train(tmp_path, "seeds=[0,1]", "trainer.epochs=1")
+        none = train(tmp_path, "seeds=[0]", "trainer.epochs=1")
+    tiny = ["laboratory.images=3", "laboratory.repeats=2", "laboratory.adaptation=0", "laboratory.epsilon=[1]"]
+    tiny += ["laboratory.temperature=[1]"]
+    assert main(["gradients", str(some.path), *tiny]) == 0
+    assert set(pd.read_csv(some.path / "gradients.csv")["seed"]) == {1}
+    capsys.readouterr()
+    assert main(["gradients", str(none.path), *tiny]) == 2
+    assert f"{none.path}: no seed finished, all diverged" in capsys.readouterr().err
+
+
+def test_memory_that_the_end_needs_is_asked_for_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(*arguments: Any) -> None:
+        raise MemoryError
+
+    steps = []
+    monkeypatch.setattr(objective, "importance_weights", too_large)
+    monkeypatch.setattr(DiscreteVAE, "step", lambda *arguments: steps.append(arguments))
+    run = train(tmp_path, "trainer.importance_samples=5")
+    assert (run.status, run.reason, steps) == ("failed", "MemoryError", [])
 
 
 # Selection
@@ -237,7 +289,7 @@ def test_an_error_while_finishing_leaves_no_done_marker(tmp_path: Path, monkeypa
         run = train(tmp_path)
     assert run.status == "failed"
     assert run.reason == "OSError: No space left on device"
-    assert not run.is_done
+    assert not run.has_ended
     train(tmp_path)
     assert run.status == "done"
     assert not (run.path / "error.txt").exists()

@@ -10,11 +10,17 @@ from argmax_vae.errors import UsageError
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's plain dict, loaded without executing pickles. Raises UsageError when it is missing or damaged."""
+    """A checkpoint's plain dict, loaded without executing pickles.
+
+    Raises UsageError when it is missing or damaged, be it in a single bit: the archive's checksums are compared.
+    """
     if not path.is_file():
         raise UsageError(f"{path} does not exist; train the run first")
     try:
         refuse_more_than_is_there(path)
+        with zipfile.ZipFile(path) as archive:
+            if (member := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(member)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:
         raise UsageError(f"{path} is damaged; remove it and run the same command again") from None

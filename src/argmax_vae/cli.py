@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from argmax_vae import __version__, streams
 from argmax_vae.errors import UsageError
+from argmax_vae.files import require_file_name, require_working_directory, usable_path
 
 DONE, SOME_FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 WRITE_FILES = ("train", "reproduce", "search", "gradients")
@@ -240,6 +241,10 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
         top.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         given.overrides += rest
+    require_working_directory()
+    for name, value in vars(given).items():
+        if isinstance(value, Path):
+            setattr(given, name, usable_path(value, f"--{name}"))
     return given
 
 
@@ -289,7 +294,7 @@ def evaluate_verb(given: argparse.Namespace) -> int:
 def gradients_verb(given: argparse.Namespace) -> int:
     from argmax_vae.laboratory import measure_gradients
 
-    return measure_gradients(given.target, given.overrides)
+    return measure_gradients(str(usable_path(given.target, "RUN_OR_CONFIG")), given.overrides)
 
 
 def runs_verb(given: argparse.Namespace) -> int:
@@ -368,6 +373,7 @@ def page_verb(given: argparse.Namespace) -> int:
 
         default = cells("train", [])[0].plain
     output = given.output or given.results / "report.html"
+    require_file_name(output, "--output")
     page.write(given.results, runs, default, output)
     print(output)
     return DONE
@@ -376,6 +382,8 @@ def page_verb(given: argparse.Namespace) -> int:
 def compare_verb(given: argparse.Namespace) -> int:
     from argmax_vae.report import comparison
 
+    if given.output:
+        require_file_name(given.output, "--output")
     found = comparison.compare(given.a, given.b, given.metric)
     if given.output:
         comparison.write(found, given.output)
@@ -384,10 +392,8 @@ def compare_verb(given: argparse.Namespace) -> int:
 
 
 def bench_verb(given: argparse.Namespace) -> int:
-    from argmax_vae.files import require_writable
-
     if given.output:
-        require_writable(given.output.parent)
+        require_file_name(given.output, "bench --output")
     if given.overhead:
         from argmax_vae.overhead import run_overhead
 

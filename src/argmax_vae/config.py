@@ -171,7 +171,8 @@ def cells(config_name: str, overrides: list[str]) -> list[Cell]:
         for combination in itertools.product(*choices):
             with one_line_errors(combination):
                 composed = compose(config_name, list(combination))
-            found.append(Cell(combination, to_config(composed), to_plain(composed)))
+            config = to_config(composed)
+            found.append(Cell(combination, config, to_plain(composed) | {"paths": asdict(config.paths)}))
     return found
 
 

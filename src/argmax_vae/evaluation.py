@@ -31,12 +31,13 @@ def evaluate_run(path: Path, overrides: list[str]) -> pd.DataFrame:
     """Bounds of the best networks of every seed on validation and test, in nats per image; a row per split and seed.
 
     A seed that diverged has a row without numbers, as in `seeds.csv`. `overrides` may set the keys of OVERRIDABLE.
-    Raises UsageError when `path` is no finished run, its networks are damaged or belong to another configuration, or an
-    override is unknown.
+    Raises UsageError when `path` is no finished run, its networks are damaged or belong to another configuration, the
+    data are not those that it was trained on, or an override is unknown.
     """
     run = RunDirectory(path)
     config = from_plain(overridden(run.config(), overrides, list(OVERRIDABLE), "evaluate"))
     dataset = config.data.load(Path(config.paths.data))
+    run.require_data(dataset.digest)
     module = build(config, dataset)
     load_best(run, module)
     status = run.seeds().set_index("seed")["status"]

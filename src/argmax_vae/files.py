@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,26 +22,60 @@ from argmax_vae.errors import UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
+SECONDS_BEFORE_A_WORD = 5.0
+"""How long a command waits for a lock before it says so."""
+TEMPORARY = ".part"
+
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it to `path`.
+    """Let `write` fill a temporary file beside `path`, sync it to the disk, then rename it to `path`.
 
-    Raises UsageError when the directory cannot be written to, or the disk is full.
+    What killed processes left of the same file is removed. Raises UsageError when the directory cannot be written to,
+    or the disk is full.
     """
-    temporary = None
+    temporary, handle = None, -1
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        temporary = Path(name)
+        remove_leftovers(path)
+        temporary, handle = own_temporary(path)
         write(temporary)
         temporary.chmod(0o666 & ~umask())
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
         temporary.replace(path)
     except OSError as error:
         raise cannot_write(path, error) from None
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+            os.close(handle)
+
+
+def own_temporary(path: Path) -> tuple[Path, int]:
+    """A new temporary file beside `path`, and the handle by which this process holds its lock."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if (temporary := Path(name)).exists():
+            return temporary, handle
+        os.close(handle)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of `path` whose process has ended, however it ended: nobody holds their locks."""
+    for left in path.parent.glob(f"{escape(f'.{path.name}.')}*{TEMPORARY}"):
+        try:
+            with left.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()
+        except OSError:
+            continue
+
+
+def remove_all_leftovers(directory: Path) -> None:
+    """Remove the temporary files of all files in a directory whose processes have ended."""
+    for left in directory.glob(f".*.*{TEMPORARY}"):
+        remove_leftovers(directory / left.name.removesuffix(TEMPORARY)[1:].rpartition(".")[0])
 
 
 def umask() -> int:
@@ -74,7 +111,7 @@ def write_keeping(path: Path, before: Path, write: Callable[[Path], object]) -> 
 
 @contextmanager
 def claimed(path: Path, seconds: float) -> Iterator[bool]:
-    """Hold a lock file; False when another process still holds it after some seconds (-1: wait for it).
+    """Hold a lock file; False when another process still holds it after some seconds (-1: wait for it, and say so).
 
     The operating system releases the lock when its owner dies, however it dies. Raises UsageError when the directory
     cannot be written to.
@@ -82,7 +119,7 @@ def claimed(path: Path, seconds: float) -> Iterator[bool]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path, mode=0o666 & ~umask())
-        lock.acquire(timeout=seconds)
+        acquire(lock, seconds)
     except Timeout:
         yield False
         return
@@ -94,6 +131,18 @@ def claimed(path: Path, seconds: float) -> Iterator[bool]:
         lock.release()
 
 
+def acquire(lock: FileLock, seconds: float) -> None:
+    """Acquire a lock within some seconds, or raise Timeout; -1: wait, and after a while say for what."""
+    if seconds >= 0:
+        lock.acquire(timeout=seconds)
+        return
+    try:
+        lock.acquire(timeout=SECONDS_BEFORE_A_WORD)
+    except Timeout:
+        print(f"argmax-vae: waiting for another process, which holds {lock.lock_file}", file=sys.stderr, flush=True)
+        lock.acquire(timeout=-1)
+
+
 def require_writable(directory: Path) -> None:
     """Raise UsageError when the directory can be neither written to nor created; touches nothing."""
     existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
@@ -102,6 +151,39 @@ def require_writable(directory: Path) -> None:
         raise UsageError(
             f"cannot write to {directory}: {existing} {reason}; choose another directory (paths.runs, paths.results)"
         )
+
+
+LONGEST_NAME, LONGEST_PATH = 255, 4095
+"""Bytes that file systems allow."""
+
+
+def usable_path(given: str | Path, key: str) -> Path:
+    """A path as it was meant, a `~` in front expanded. Raises UsageError for one that no file system can have."""
+    try:
+        path = Path(given).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{key}={given}: this machine knows no such user's home directory") from None
+    if "\0" in str(path):
+        raise UsageError(f"{key}={str(path)!r} must have no zero byte")
+    longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
+    if longest > LONGEST_NAME or len(os.fsencode(path)) > LONGEST_PATH:
+        raise UsageError(f"{key}={str(path)[:60]}… must have names of at most {LONGEST_NAME} bytes")
+    return path
+
+
+def require_working_directory() -> None:
+    """Raise UsageError when the directory that the command was started in was removed."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("the working directory no longer exists; change to one that does") from None
+
+
+def require_file_name(path: Path, key: str) -> None:
+    """Raise UsageError when a file cannot be written there: it is a directory, or nothing can be written beside it."""
+    if path.is_dir():
+        raise UsageError(f"{key}={path}: is a directory; name a file")
+    require_writable(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,7 +6,6 @@ Seeds do not know of each other, so a run of many is the same as its seeds train
 import io
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,58 +22,27 @@ TABLES = ("metrics.csv", "seeds.csv", "confusion.csv")
 PICTURES = ("samples.png", "reconstructions.png")
 
 
-@dataclass(frozen=True)
-class Parts:
-    """Finished runs that share no seed, and which of theirs each gives to the run that they make up."""
-
-    found: dict[RunDirectory, list[int]]
-    missing: list[int]
-
-
-def parts(plain: Mapping[str, Any]) -> Parts:
-    """The finished runs beside this one that differ from it in nothing but having some of its seeds, largest first."""
-    run, wanted = RunDirectory.of(plain), list(plain["seeds"])
-    candidates = []
-    for marker in sorted(run.path.parent.glob(f"{run.path.name.rsplit('-', 1)[0]}-*/done.json")):
-        other = RunDirectory(marker.parent)
-        stored = other.config()
-        same = runs.identity({**stored, "seeds": wanted}) == runs.identity(plain)
-        whole = other.checkpoint.exists() and other.best.exists()
-        if same and whole and set(stored["seeds"]) < set(wanted):
-            candidates.append((other, list(stored["seeds"])))
-    found: dict[RunDirectory, list[int]] = {}
-    missing = wanted
-    for other, seeds in sorted(candidates, key=lambda candidate: -len(candidate[1])):
-        if set(seeds) <= set(missing):
-            found[other] = seeds
-            missing = [seed for seed in missing if seed not in seeds]
-    return Parts(found, missing)
-
-
-def check(found: Iterable[RunDirectory]) -> None:
-    """Raise UsageError when a checkpoint of these runs is damaged."""
-    for part in found:
-        for path in (part.checkpoint, part.best):
-            load_checkpoint(path)
-
-
-def join(run: RunDirectory, plain: Mapping[str, Any], found: Mapping[RunDirectory, Sequence[int]]) -> str:
+def join(
+    run: RunDirectory,
+    plain: Mapping[str, Any],
+    found: Mapping[RunDirectory, Sequence[int]],
+    data: Mapping[str, Any],
+) -> str:
     """Write the files of a run from those of runs that have all its seeds between them; returns its status.
 
     Without a last checkpoint, which is there only if all parts have one of the same epoch, a run with more epochs
-    starts over: a part whose seeds all diverged stopped early.
+    starts over: a part whose seeds all diverged stopped early. Raises UsageError when a part is damaged.
     """
     wanted = list(plain["seeds"])
-    run.start(dict(plain))
+    frames = {name: tables_of(found, name) for name in TABLES}
+    run.start(dict(plain), data)
     origin = {**run.provenance(), "joins": [{"run": part.path.name, **part.provenance()} for part in found]}
     write_json(run.path / "provenance.json", origin)
     outcomes = [part.outcome for part in found]
     seconds = round(sum(outcome["seconds"] for outcome in outcomes), 3)
-    for name in TABLES:
-        paths = [part.path / name for part in found if (part.path / name).exists()]
-        frames = [pd.read_csv(path) for path in paths]
-        if frames:
-            frame = in_order(pd.concat(frames, ignore_index=True), wanted)
+    for name, tables in frames.items():
+        if tables:
+            frame = in_order(pd.concat(tables, ignore_index=True), wanted)
             if "seconds" in frame:
                 frame = frame.assign(seconds=seconds, steps_per_second=(frame["steps"] / seconds).round(2))
             write_csv(run.path / name, frame)
@@ -99,6 +67,15 @@ def join(run: RunDirectory, plain: Mapping[str, Any], found: Mapping[RunDirector
     status = "done" if any(outcome["status"] == "done" for outcome in outcomes) else "diverged"
     write_json(run.path / "done.json", {"status": status, "seeds": wanted, "seconds": seconds})
     return status
+
+
+def tables_of(found: Iterable[RunDirectory], name: str) -> list[pd.DataFrame]:
+    """The csv file of this name of every part that has one. Raises UsageError when one of them is damaged."""
+    if name == "metrics.csv":
+        return [part.metrics() for part in found]
+    if name == "seeds.csv":
+        return [part.seeds() for part in found]
+    return [part.table(name, ("seed",)) for part in found if (part.path / name).exists()]
 
 
 def progress(content: Mapping[str, Any]) -> tuple[int, int]:

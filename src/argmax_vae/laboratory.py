@@ -51,8 +51,8 @@ def measure_gradients(target: str, overrides: list[str]) -> int:
         refuse_mixture(config)
         kept = config.table in report.FIGURES and config.laboratory != cells(target, [])[0].config.laboratory
         of_record = config.table in report.FIGURES and not kept
-        code = 0 if run.is_done else launch_cells(target, overrides, found)
-        if not run.is_done:
+        code = 0 if run.has_ended else launch_cells(target, overrides, found)
+        if not run.has_ended:
             return code
     else:
         raise UsageError(
@@ -93,9 +93,14 @@ def stored_config(run: RunDirectory, overrides: list[str]) -> Config:
 
 
 def measured(run: RunDirectory, config: Config) -> pd.DataFrame:
-    """All rows for a finished run, measuring those that no earlier call has kept."""
+    """All rows of the seeds that a run has finished, measuring those that no earlier call has kept.
+
+    Raises UsageError when it has finished none, its files are damaged, or it was trained on other data.
+    """
+    finished = run.finished_seeds()
     device = device_of(config.runtime.device)
     dataset = config.data.load(Path(config.paths.data))
+    run.require_data(dataset.digest)
     available = len(dataset.validation.pixels)
     if config.laboratory.images > available:
         raise UsageError(f"laboratory.images={config.laboratory.images} must be at most the {available} of validation")
@@ -117,7 +122,8 @@ def measured(run: RunDirectory, config: Config) -> pd.DataFrame:
             frames.append(pd.DataFrame(rows).assign(**origin))
             frame = pd.concat(frames, ignore_index=True)
             write_csv(kept, frame)
-        return report.load(kept)
+        frame = report.load(kept)
+        return frame[frame["seed"].isin(finished)]
 
 
 def commit_columns() -> dict[str, Any]:

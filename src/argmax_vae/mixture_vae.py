@@ -281,7 +281,7 @@ class MixtureVAE(DiscreteVAE):
         ]
 
     def final_columns(self, index: int) -> dict[str, Any]:
-        diverged = int(self.diverged_epoch[index]) >= 0
+        diverged = int(self.diverged_epoch[index]) >= 0 or int(self.best_epoch[index]) < 0
         (best,) = [
             row
             for row in self.history

@@ -40,8 +40,8 @@ class ModelConfig:
         require(short, "model.latents", self.latents, f"n x k with n times k at most {LARGEST_SIZE}")
         require(self.n >= 1, "model.latents", self.latents, "n x k with n at least 1")
         require(self.k >= 2, "model.latents", self.latents, "n x k with k at least 2")
-        plain_name = re.fullmatch(r"[A-Za-z0-9_]+", self.name) is not None
-        require(plain_name, "model.name", self.name, "letters, digits and underscores")
+        plain_name = re.fullmatch(r"[A-Za-z0-9_]{1,100}", self.name) is not None
+        require(plain_name, "model.name", self.name, "at most 100 letters, digits and underscores")
         require_sizes("model.hidden", self.hidden)
 
     @property
@@ -228,6 +228,7 @@ class DiscreteVAE(pl.LightningModule):
                 pixels_of_split = fixed_sample(pixels_of_split, seed=0)
             self.register_buffer(f"{split}_pixels", pixels_of_split, persistent=False)
         self.history: list[dict[str, float]] = []
+        self.path_before, self.steps_before = "", 0
         self.last_metrics: dict[str, Tensor] = {}
         self.results: dict[str, Evaluation] = {}
         self.chunks: dict[str, list[BoundSums]] = {}
@@ -301,7 +302,9 @@ class DiscreteVAE(pl.LightningModule):
 
     @property
     def path(self) -> str:
-        """Which fast paths the steps took."""
+        """Which fast paths the steps took; of a run that resumes, those before until it has taken one."""
+        if self.path_before and int(self.steps_done) == self.steps_before:
+            return self.path_before
         forms = [] if self.candidates.path == "auto" else [f"candidates: {self.candidates.path}"]
         shared = [f"{self.part.count} processes"] if self.part.count > 1 else []
         return "; ".join([*forms, self.compiled_terms.path, self.runner.path, *shared])
@@ -431,7 +434,10 @@ class DiscreteVAE(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"] = self.history
+        checkpoint["path"] = self.path
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"].setdefault("best_score", checkpoint["state_dict"]["best_bound"].clone())
         self.history = checkpoint["history"]
+        self.path_before = checkpoint.get("path", "")
+        self.steps_before = int(checkpoint["state_dict"]["steps_done"])

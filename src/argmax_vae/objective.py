@@ -1,6 +1,7 @@
 """The objective that is trained, −ELBO = E_q[θ] + KL(q ‖ uniform), and the reported bounds, in nats per image."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -103,6 +104,7 @@ def bound_sums(
     """The reported bound of a chunk of images: hard samples plus analytic KL; exact over z for n = 1.
 
     `importance_samples` > 0 adds the bound −log (1/K) Σ p(x, z_k)/q(z_k|x) of Burda et al. (2015) with K such samples.
+    Samples are drawn and decoded in groups, so that memory does not grow with their number.
     """
     logits = networks.encode(images)
     loss = Reconstruction(networks, images)
@@ -110,25 +112,44 @@ def bound_sums(
     if n == 1:
         probabilities = logits.softmax(-1)
         values = torch.eye(k, dtype=images.dtype, device=images.device).unsqueeze(1)
-        reconstruction = (probabilities.squeeze(-2) * loss.shared(values)).sum(-1)
+        reconstruction = (probabilities.squeeze(-2) * loss.shared(values)).sum(-1).double()
         usage = probabilities
     else:
-        codes = sample_codes(logits, gumbel_from_uniform(noise.uniform(logits.shape, samples)))
-        groups = codes.split(max(1, LARGEST_DECODE // images.shape[1]))
-        reconstruction = torch.stack([loss(group).sum(0) for group in groups]).sum(0) / samples
-        usage = codes.mean(0)
+        reconstruction = torch.zeros(logits.shape[:-2], dtype=torch.float64, device=images.device)
+        usage = torch.zeros_like(logits)
+        for codes in drawn_in_groups(logits, samples, noise):
+            reconstruction += loss(codes).double().sum(0) / samples
+            usage += codes.sum(0)
+        usage /= samples
     weighted = torch.full_like(reconstruction, math.nan)
     if importance_samples > 0:
-        codes = sample_codes(logits, gumbel_from_uniform(noise.uniform(logits.shape, importance_samples)))
-        weights = importance_weights(loss(codes), logits, codes)
-        weighted = math.log(importance_samples) - weights.logsumexp(0)
+        total = torch.full_like(reconstruction, -math.inf)
+        for codes in drawn_in_groups(logits, importance_samples, noise):
+            weights = importance_weights(loss(codes), logits, codes).double().logsumexp(0)
+            total = torch.logaddexp(total, weights)
+        weighted = math.log(importance_samples) - total
     return BoundSums(
-        reconstruction.double().sum(-1),
+        reconstruction.sum(-1),
         kl_to_uniform(logits).double().sum(-1),
-        weighted.double().sum(-1),
+        weighted.sum(-1),
         usage.double().sum(1),
         images.shape[1],
     )
+
+
+def largest_group(batch: int) -> int:
+    """How many samples of each image of a batch are drawn and decoded at once."""
+    return max(1, LARGEST_DECODE // batch)
+
+
+def drawn_in_groups(
+    logits: Float[Tensor, "seeds batch n k"], samples: int, noise: NoiseSource
+) -> Iterator[Float[Tensor, "group seeds batch n k"]]:
+    """Samples of the codes, a group after the other: the same as all at once, since a seed's noise goes on."""
+    group = largest_group(logits.shape[1])
+    for first in range(0, samples, group):
+        uniform = noise.uniform(logits.shape, min(group, samples - first))
+        yield sample_codes(logits, gumbel_from_uniform(uniform))
 
 
 def values_in_use(usage: Float[Tensor, "seeds n k"]) -> Int[Tensor, "seeds n"]:

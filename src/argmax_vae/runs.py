@@ -29,9 +29,16 @@ import yaml
 from PIL import Image
 
 from argmax_vae import __version__
+from argmax_vae.csv_files import csv_rows
 from argmax_vae.errors import UsageError
-from argmax_vae.files import claimed, write_atomic, write_csv, write_json, write_text
+from argmax_vae.files import claimed, remove_all_leftovers, write_atomic, write_csv, write_json, write_text
 
+YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+SECTIONS = {"model", "estimator", "trainer", "seeds"}
+"""What no run's configuration lacks."""
+
+ENDED = ("done", "diverged")
+"""What a done marker says: some seeds are finished, or all of them diverged."""
 NOT_IDENTITY = ("runtime", "tracker", "paths", "table", "protocol", "chosen", "laboratory")
 LATER_KEYS: dict[str, Any] = {
     "model.gaussian_noise": "shared",
@@ -126,19 +133,24 @@ class RunDirectory:
             return False
 
     @property
-    def is_done(self) -> bool:
-        return (self.path / "done.json").exists()
+    def outcome(self) -> dict[str, Any]:
+        """What the done marker says: status, seeds, seconds. Empty without a whole marker: the run has not ended."""
+        try:
+            marker = json.loads((self.path / "done.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return marker if isinstance(marker, dict) and marker.get("status") in ENDED else {}
 
     @property
-    def outcome(self) -> dict[str, Any]:
-        """What the done marker of a finished run says: status, seeds, seconds."""
-        return dict(json.loads((self.path / "done.json").read_text(encoding="utf-8")))
+    def has_ended(self) -> bool:
+        """Whether nothing is left to train: the run is done, or all its seeds diverged."""
+        return bool(self.outcome)
 
     @property
     def status(self) -> str:
-        """done, running, failed, interrupted, or missing."""
-        if self.is_done:
-            return "done"
+        """done, diverged (every seed did), running, failed, interrupted, or missing."""
+        if outcome := self.outcome:
+            return str(outcome["status"])
         if self.is_running:
             return "running"
         if (self.path / "error.txt").exists():
@@ -149,8 +161,8 @@ class RunDirectory:
     def reason(self) -> str:
         """The last line of the traceback of a run that failed, else nothing."""
         try:
-            lines = (self.path / "error.txt").read_text(encoding="utf-8").strip().splitlines()
-        except FileNotFoundError:
+            lines = (self.path / "error.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        except OSError:
             return ""
         return lines[-1] if lines else ""
 
@@ -159,13 +171,24 @@ class RunDirectory:
         """Whether the run has a checkpoint of its own to go on from."""
         return self.checkpoint.exists() or self.previous.exists()
 
-    def start(self, plain: Mapping[str, Any], continues: "RunDirectory | None" = None, device: str = "cpu") -> None:
+    def start(
+        self,
+        plain: Mapping[str, Any],
+        data: Mapping[str, Any] | None = None,
+        continues: "RunDirectory | None" = None,
+        device: str = "cpu",
+    ) -> None:
         """Create the directory with configuration and provenance; of a run that resumes the first origin is kept.
 
-        Raises UsageError when it cannot be written.
+        `data` is the digest of the data that it is trained on. Raises UsageError when the directory cannot be written,
+        or a run that resumes was trained on other data.
         """
+        if self.resumes:
+            self.require_data(data)
         write_text(self.path / "config.yaml", yaml.safe_dump(dict(plain), sort_keys=False, allow_unicode=True))
         origin = provenance()
+        if data:
+            origin["data"] = dict(data)
         if continues:
             origin["continues"] = {"run": continues.path.name, **continues.provenance()}
         if self.resumes and (self.path / "provenance.json").exists():
@@ -194,10 +217,10 @@ class RunDirectory:
         if not path.is_file():
             raise UsageError(f"{self.path} is no run: it has no config.yaml; `argmax-vae runs` lists the runs")
         try:
-            plain = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError):
+            plain = yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
+        except (yaml.YAMLError, ValueError, OSError):
             plain = None
-        if not isinstance(plain, dict):
+        if not isinstance(plain, dict) or SECTIONS - plain.keys():
             raise UsageError(f"{path} is damaged; remove the directory and train again")
         return plain
 
@@ -205,19 +228,80 @@ class RunDirectory:
         """By what the run was made. Raises UsageError when that is missing or damaged."""
         path = self.path / "provenance.json"
         try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
+            stored = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            raise UsageError(f"{path} is missing or damaged; remove the directory and train again") from None
+            stored = None
+        if not isinstance(stored, dict) or {"commit", "packages", "version"} - stored.keys():
+            raise UsageError(f"{path} is missing or damaged; remove the directory and train again")
+        return stored
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """The digest of the data that the run was trained on; empty where that is not known."""
+        try:
+            return dict(self.provenance().get("data", {}))
+        except (UsageError, TypeError, ValueError):
+            return {}
+
+    def require_data(self, data: Mapping[str, Any] | None) -> None:
+        """Raise UsageError when the run is known to have been trained on data with another digest."""
+        stored = self.data
+        if stored and data and stored != data:
+            told = [f"{d.get('sha256')} ({d.get('train')} images to train on)" for d in (stored, data)]
+            raise UsageError(
+                f"{self.path} was trained on data {told[0]}, not on {told[1]}; "
+                "set paths.data to the first, or paths.runs to another directory"
+            )
+
+    def table(self, name: str, columns: Sequence[str]) -> pd.DataFrame:
+        """One of the run's csv files. Raises UsageError when it is missing, damaged, or lacks a column."""
+        path, advice = self.path / name, "remove the directory and train again"
+        header = list(next(rows := csv_rows(path, advice)))
+        if absent := [column for column in columns if column not in header]:
+            raise UsageError(f"{path}: missing column {', '.join(absent)}; {advice}")
+        for _ in rows:
+            pass
+        return pd.read_csv(path)
 
     def seeds(self) -> pd.DataFrame:
-        """The final numbers, a row per seed. Raises UsageError when they are missing or damaged."""
-        path = self.path / "seeds.csv"
-        if not self.is_done:
+        """The final numbers, a row per seed. Raises UsageError when they are missing, damaged, or lack a seed."""
+        outcome = self.outcome
+        if not outcome:
             raise UsageError(f"{self.path} is {self.status}, not done: run the same command again to finish it")
-        try:
-            return pd.read_csv(path)
-        except (OSError, ValueError):
-            raise UsageError(f"{path} is missing or damaged; remove the directory and train again") from None
+        frame = self.table("seeds.csv", ("seed", "status"))
+        wanted = outcome.get("seeds", list(frame["seed"]))
+        if list(frame["seed"]) != wanted or not frame["status"].isin(ENDED).all():
+            raise UsageError(
+                f"{self.path / 'seeds.csv'} does not have the rows of seeds {wanted}; "
+                "remove the directory and train again"
+            )
+        return frame
+
+    def finished_seeds(self) -> list[int]:
+        """The seeds that are done. Raises UsageError when there is none, or as `seeds` does."""
+        frame = self.seeds()
+        found = [int(seed) for seed in frame.loc[frame["status"] == "done", "seed"]]
+        if not found:
+            raise UsageError(f"{self.path}: no seed finished, all diverged: there are no networks to look at")
+        return found
+
+    def metrics(self) -> pd.DataFrame:
+        """The curves, a row per evaluation and seed. Raises UsageError when they are damaged or lack a row."""
+        frame = self.table("metrics.csv", ("epoch", "seed", "validation_bound", "test_bound"))
+        trainer = self.config()["trainer"]
+        expected = list(range(trainer["evaluate_every"], trainer["epochs"] + 1, trainer["evaluate_every"]))
+        for seed, status in self.seeds()[["seed", "status"]].itertuples(index=False):
+            found = list(frame.loc[frame["seed"] == seed, "epoch"])
+            if found != expected[: len(found)] or (status == "done" and found != expected):
+                told = f"{self.path / 'metrics.csv'} lacks evaluations of seed {seed}"
+                raise UsageError(f"{told}; remove the directory and train again")
+        return frame
+
+    def tidy(self) -> None:
+        """Remove what killed processes left: temporary files and, when the run has ended, the checkpoint before."""
+        remove_all_leftovers(self.path)
+        if self.previous.exists() and self.has_ended:
+            self.previous.unlink(missing_ok=True)
 
 
 @cache
@@ -289,134 +373,6 @@ def commits(stored: Mapping[str, Any]) -> str:
     return ", ".join(dict.fromkeys(filter(None, (each["commit"] for each in origins(stored)))))
 
 
-def shorter(plain: Mapping[str, Any]) -> RunDirectory | None:
-    """The longest finished run beside this one that differs from it only in having fewer epochs, if there is one.
-
-    What a run does in an epoch does not depend on how many there are, so the longer run can go on from there.
-    """
-    run, epochs = RunDirectory.of(plain), plain["trainer"]["epochs"]
-    found = {}
-    for path in run.path.parent.glob(f"{run.path.name.rsplit('-', 1)[0]}-*/done.json"):
-        other = RunDirectory(path.parent)
-        stored = other.config()
-        before = stored["trainer"]["epochs"]
-        same = identity({**stored, "trainer": {**stored["trainer"], "epochs": epochs}}) == identity(plain)
-        finished = other.outcome["status"] == "done"
-        if same and finished and before < epochs and other.checkpoint.exists():
-            found[before] = other
-    return found[max(found)] if found else None
-
-
 def scan(runs: Path) -> list[RunDirectory]:
     """Every run below a directory, by name."""
     return [RunDirectory(path.parent) for path in sorted(runs.glob("*/config.yaml"))]
-
-
-RECORD_COLUMNS = {
-    "data": ("data", "name"),
-    "binarization": ("data", "binarization"),
-    "model": ("model", "name"),
-    "latents": ("model", "latents"),
-    "estimator": ("estimator", "name"),
-    "kl": ("objective", "kl"),
-    "learning_rate": ("optim", "learning_rate"),
-    "samples": ("trainer", "final_samples"),
-}
-
-
-def record(run: RunDirectory, table: str, protocol: str) -> pd.DataFrame:
-    """The rows of `results/runs.csv` for a finished run: a row per seed, choices beside numbers."""
-    plain = run.config()
-    seeds = run.seeds()
-    before: dict[str, Any] = {"table": table, "protocol": protocol, "run": run.path.name}
-    for column, (section, key) in RECORD_COLUMNS.items():
-        before[column] = plain[section][key]
-    if plain.get("supervision", {}).get("training", "none") != "none":
-        before["labelled_weight"] = plain["supervision"]["labelled_weight"]
-    from argmax_vae.config import from_plain
-    from argmax_vae.gradients import decoder_evaluations
-
-    config = from_plain(plain)
-    before["decoder_evaluations"] = decoder_evaluations(config.estimator, config.model.n, config.model.k)
-    origin = run.provenance()
-    after = {
-        "torch": origin["packages"]["torch"],
-        "version": origin["version"],
-        "commit": commits(origin),
-        "dirty": any(each["dirty"] for each in origins(origin)),
-        "config_hash": identity(plain),
-    }
-    return pd.concat([pd.DataFrame([before] * len(seeds)), seeds, pd.DataFrame([after] * len(seeds))], axis=1)
-
-
-def curves(run: RunDirectory, table: str, protocol: str) -> pd.DataFrame:
-    """The rows of `results/curves.csv` for a run: validation and test bound of every evaluation and seed."""
-    plain = run.config()
-    metrics = pd.read_csv(run.path / "metrics.csv")
-    latents = [int(part) for part in plain["model"]["latents"].split("x")]
-    frame = metrics[["seed", "epoch", "validation_bound", "test_bound"]].round(4)
-    labels: dict[str, Any] = {
-        "table": table,
-        "protocol": protocol,
-        "run": run.path.name,
-        "n": latents[0],
-        "k": latents[1],
-        "estimator": plain["estimator"]["name"],
-        "kl": plain["objective"]["kl"],
-    }
-    if "validation_accuracy" in metrics:
-        labels |= {"data": plain["data"]["name"], "labels": plain["supervision"]["labels"]}
-        frame[["validation_accuracy", "test_accuracy"]] = metrics[["validation_accuracy", "test_accuracy"]]
-    for position, (column, value) in enumerate(labels.items()):
-        frame.insert(position, column, value)
-    return frame
-
-
-CELL_COLUMNS = ["table", "protocol", "estimator", "data", "n", "k", "labels", "run"]
-
-
-def read_record(path: Path) -> pd.DataFrame:
-    """A csv of record as the text that it is."""
-    return pd.read_csv(path, keep_default_na=False, dtype=str)
-
-
-def cells_of(rows: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
-    """The cell of every row, from these columns; in tables of searches, where any key may differ, every run."""
-    text = rows[list(columns)].astype(str)
-    if "run" in columns:
-        text["run"] = text["run"].where(text["table"].str.endswith("_search"), "")
-    return pd.Series(list(text.itertuples(index=False, name=None)), index=rows.index, dtype=object)
-
-
-def merge_into(path: Path, rows: pd.DataFrame) -> None:
-    """Put rows into a csv of record in place of those of the same cells, keeping all others."""
-    if path.exists():
-        others = read_record(path)
-        columns = [name for name in CELL_COLUMNS if name in rows and name in others]
-        kept = ~cells_of(others, columns).isin(set(cells_of(rows, columns)))
-        rows = pd.concat([others[kept], rows.astype(object)], ignore_index=True)
-    write_csv(path, rows)
-
-
-def smaller_than_recorded(path: Path, rows: pd.DataFrame, epochs: Mapping[str, int]) -> dict[tuple[str, str, str], str]:
-    """Runs, by table, protocol and name, of cells with more epochs or seeds in a csv of record: how many both have.
-
-    `epochs`: those that were asked of every run, which seeds that diverged did not reach.
-    """
-    if not path.exists():
-        return {}
-    others = read_record(path)
-    columns = [name for name in CELL_COLUMNS if name in rows and name in others]
-    recorded = dict(list(others.groupby(cells_of(others, columns))))
-    found = {}
-    for cell, group in rows.groupby(cells_of(rows, columns)):
-        if cell not in recorded:
-            continue
-        before = pd.to_numeric(recorded[cell]["epochs"]).max(), recorded[cell]["seed"].nunique()
-        now = max(epochs[name] for name in group["run"]), group["seed"].nunique()
-        if before[0] > now[0] or before[1] > now[1]:
-            counts = [f"{number:g} epochs of {seeds} seeds" for number, seeds in (before, now)]
-            label = " ".join(filter(None, cell))
-            for table, protocol, name in group[["table", "protocol", "run"]].itertuples(index=False, name=None):
-                found[table, protocol, name] = f"{label}: {counts[0]} stay, not replaced by {counts[1]}"
-    return found

@@ -7,6 +7,7 @@ from argmax_vae.checks import require, require_one_of, require_text
 from argmax_vae.data import BINARIZATIONS, DATASETS, Dataset, load_dataset
 from argmax_vae.data.celeba import ATTRIBUTES
 from argmax_vae.estimators import ESTIMATORS, EstimatorConfig
+from argmax_vae.files import usable_path
 from argmax_vae.gradients import LaboratoryConfig
 from argmax_vae.mixture import AttributeConfig, GaussianMixtureConfig, MixtureConfig
 from argmax_vae.modules import DeepConfig, ModelConfig, OptimConfig, RuntimeConfig, TrainerConfig
@@ -81,6 +82,7 @@ class PathsConfig:
     def __post_init__(self) -> None:
         for name, path in vars(self).items():
             require_text(f"paths.{name}", path)
+            setattr(self, name, str(usable_path(path, f"paths.{name}")))
 
 
 @dataclass

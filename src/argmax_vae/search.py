@@ -15,10 +15,10 @@ import pandas as pd
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 
-from argmax_vae import runs
+from argmax_vae import records, runs
 from argmax_vae.config import Cell, cells, check_syntax
 from argmax_vae.errors import UsageError
-from argmax_vae.files import claimed, require_writable, write_csv
+from argmax_vae.files import claimed, require_writable
 from argmax_vae.runs import RunDirectory
 
 METRICS: dict[str, Literal["minimize", "maximize"]] = {
@@ -89,6 +89,7 @@ def search(
     space = {key: distribution(override) for key, override in spaces.items()}
     check_space(config_name, fixed, space)
     require_writable(results)
+    records.check(results / "searches.csv")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction=METRICS[metric], sampler=optuna.samplers.TPESampler(seed=seed))
     rows = []
@@ -112,7 +113,7 @@ def search(
     frame.insert(4, "trials", trials)
     frame.insert(5, "winner", [index == 0 and math.isfinite(score) for index, score in enumerate(frame["score"])])
     with claimed(results / ".lock", -1):
-        record(results / "searches.csv", name, frame)
+        records.record_search(results / "searches.csv", name, frame)
     return frame
 
 
@@ -130,7 +131,7 @@ def outcome(cell: Cell, metric: str) -> dict[str, Any]:
     if status == "running":
         raise UsageError(f"another process is training {run.path}: wait for it, then run the same command again")
     score = math.nan
-    if run.is_done:
+    if run.has_ended:
         seeds = run.seeds()
         if metric not in seeds:
             raise UsageError(f"--metric {metric}: {run.path} has none")
@@ -141,13 +142,5 @@ def outcome(cell: Cell, metric: str) -> dict[str, Any]:
         "seeds": len(cell.config.seeds),
         "epochs": cell.config.trainer.epochs,
         "run": run.path.name,
-        "commit": runs.commits(run.provenance()) if run.is_done else runs.commit()[0],
+        "commit": runs.commits(run.provenance()) if run.has_ended else runs.commit()[0],
     }
-
-
-def record(path: Path, name: str, frame: pd.DataFrame) -> None:
-    """Put the trials of a search in the place of those that it had."""
-    if path.exists():
-        others = pd.read_csv(path, dtype=str, keep_default_na=False)
-        frame = pd.concat([others[others["search"] != name], frame.astype(object)], ignore_index=True)
-    write_csv(path, frame)

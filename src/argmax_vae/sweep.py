@@ -5,20 +5,20 @@ import sys
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import permutations
 from pathlib import Path
 from typing import TypeAlias
 
-import pandas as pd
 from omegaconf import OmegaConf
 
-from argmax_vae import engines, runs
+from argmax_vae import engines, records
 from argmax_vae.config import Cell, cells
 from argmax_vae.errors import UsageError
-from argmax_vae.files import claimed, require_writable
+from argmax_vae.files import claimed, remove_all_leftovers, require_writable
 from argmax_vae.options import config_directory
 from argmax_vae.report import semi_supervised, tables
 from argmax_vae.report.statistics import mean_interval
-from argmax_vae.runs import RunDirectory
+from argmax_vae.runs import ENDED, RunDirectory
 from argmax_vae.schema import Config
 from argmax_vae.tracking import publish_table
 
@@ -60,7 +60,7 @@ def launch(config_name: str, overrides: list[str], multirun: bool) -> int:
         single(found)
     code = launch_cells(config_name, overrides, found)
     for cell in found:
-        if RunDirectory.of(cell.plain).is_done:
+        if RunDirectory.of(cell.plain).has_ended:
             print(summary(RunDirectory.of(cell.plain)))
     return code
 
@@ -89,7 +89,9 @@ def summary(run: RunDirectory) -> str:
 def launch_cells(config_name: str, overrides: list[str], found: list[Cell]) -> int:
     check_prerequisites(found, engines.chosen(overrides) in engines.ON_THIS_MACHINE)
     refused: list[str] = []
-    pending = [cell for cell in found if not RunDirectory.of(cell.plain).is_done]
+    for cell in found:
+        RunDirectory.of(cell.plain).tidy()
+    pending = [cell for cell in found if not RunDirectory.of(cell.plain).has_ended]
     while pending:
         jobs = [cell.overrides for cell in pending]
         answers, problem = engines.launch(config_directory(), config_name, jobs, partial(train_cell, pending))
@@ -97,7 +99,7 @@ def launch_cells(config_name: str, overrides: list[str], found: list[Cell]) -> i
             print(f"argmax-vae: {problem}", file=sys.stderr)
         refused += [reason for status, reason in answers if status == "refused"]
         elsewhere = [cell for cell, (status, _) in zip(pending, answers, strict=False) if status == "running"]
-        pending = [cell for cell in elsewhere if RunDirectory.of(cell.plain).status not in ("done", "running")]
+        pending = [cell for cell in elsewhere if RunDirectory.of(cell.plain).status not in (*ENDED, "running")]
     for reason in dict.fromkeys(refused):
         print(f"argmax-vae: {reason}", file=sys.stderr)
     statuses = [(run, run.status) for run in (RunDirectory.of(cell.plain) for cell in found)]
@@ -108,22 +110,24 @@ def launch_cells(config_name: str, overrides: list[str], found: list[Cell]) -> i
     if unfinished and len(refused) == len(found):
         return BAD_USAGE
     for run in unfinished:
-        print(f"argmax-vae: {run.status}: {run.path}: {run.reason}".rstrip(": "), file=sys.stderr)
+        reason = "no seed finished, all diverged" if run.status == "diverged" else run.reason
+        print(f"argmax-vae: {run.status}: {run.path}: {reason}".rstrip(": "), file=sys.stderr)
     return SOME_FAILED if unfinished else DONE
 
 
 def check_prerequisites(found: list[Cell], on_this_machine: bool = True) -> None:
     """Raise UsageError when a cell that is not done lacks its device, data or directory, before any cell starts.
 
-    Devices of other machines are for their jobs to check.
+    So it is when a cell that is done was trained on other data. Devices of other machines are for their jobs to check.
     """
-    from argmax_vae.training import prerequisites
+    from argmax_vae.training import prerequisites, require_same_data
 
     checked = set()
     for cell in found:
-        if RunDirectory.of(cell.plain).is_done:
-            continue
         config = cell.config
+        if RunDirectory.of(cell.plain).has_ended:
+            require_same_data(RunDirectory.of(cell.plain), config)
+            continue
         needs = (
             config.runtime.device,
             config.runtime.processes,
@@ -170,6 +174,32 @@ def require_table(name: str, found: list[Cell]) -> None:
                 )
 
 
+def require_one_run(found: list[Cell]) -> None:
+    """Raise UsageError when several runs would have the same cell of a table, which has the rows of one alone."""
+    chosen: dict[tuple[object, ...], Cell] = {}
+    for cell in found:
+        config = cell.config
+        if config.table.endswith("_search"):
+            continue
+        names = (config.table, config.protocol, config.estimator.name, config.data.name)
+        key = (*names, config.model.latents, config.supervision.labels)
+        other = chosen.setdefault(key, cell)
+        if other is not cell:
+            what = " and ".join(
+                " ".join(sorted({*a} - {*b})) for a, b in permutations((other.overrides, cell.overrides))
+            )
+            raise UsageError(
+                f"{what}: two runs for one cell of table={config.table}; give one value, "
+                f"or keep the rows of all: table={config.table}_search"
+            )
+
+
+def require_records(results: Path) -> None:
+    """Raise UsageError when a file of record is there and could not be merged into, before anything is trained."""
+    for name in ("runs.csv", "curves.csv"):
+        records.check(results / name)
+
+
 def lines_of(table: str, overrides: Sequence[str]) -> list[tuple[str, list[str]]]:
     """The configs and overrides that a name selects: of one table, or a line each of a list of cells (`NAME.txt`).
 
@@ -198,6 +228,7 @@ def selected(table: str, overrides: Sequence[str]) -> list[Selection]:
     found = [(name, words, cells(name, words)) for name, words in lines_of(table, overrides)]
     for name, _, each in found:
         require_table(name, each)
+        require_one_run(each)
     return found
 
 
@@ -214,12 +245,14 @@ def reproduce(table: str, overrides: list[str], dry_run: bool, train_only: bool 
     results = Path(found[0].config.paths.results)
     if not train_only:
         require_writable(results)
+        require_records(results)
     if len(lines) > 1:
         check_prerequisites(found, engines.chosen(overrides) in engines.ON_THIS_MACHINE)
     code = max(launch_cells(*line) for line in lines)
     if train_only:
         return code
     with claimed(results / ".lock", -1):
+        remove_all_leftovers(results)
         written = write_tables({cell.config.table for cell in found}, results) if collect(found, results) else {}
     tracker = found[0].config.tracker
     for name, paths in written.items():
@@ -238,7 +271,7 @@ def write_tables(names: Collection[str], results: Path) -> dict[str, list[Path]]
 
 def collect(found: list[Cell], results: Path) -> bool:
     """Put the finished cells' rows into `runs.csv` and `curves.csv`, whose lock the caller holds; False without any."""
-    finished = [(RunDirectory.of(cell.plain), cell.config) for cell in found if RunDirectory.of(cell.plain).is_done]
+    finished = [(RunDirectory.of(cell.plain), cell.config) for cell in found if RunDirectory.of(cell.plain).has_ended]
     if not finished:
         return False
     write_rows(finished, results)
@@ -246,21 +279,10 @@ def collect(found: list[Cell], results: Path) -> bool:
 
 
 def write_rows(finished: list[tuple[RunDirectory, Config]], results: Path) -> None:
-    """Put the rows of runs into the files of record, but not where they would replace those of more epochs or seeds."""
-    path = results / "runs.csv"
-    records = pd.concat(
-        [runs.record(run, config.table, config.protocol) for run, config in finished], ignore_index=True
-    )
-    lines = pd.concat([runs.curves(run, config.table, config.protocol) for run, config in finished], ignore_index=True)
-    epochs = {run.path.name: config.trainer.epochs for run, config in finished}
-    smaller = runs.smaller_than_recorded(path, records, epochs)
-    for reason in dict.fromkeys(smaller.values()):
-        print(f"argmax-vae: {path}: {reason}; to replace them, remove their rows there", file=sys.stderr)
-    for name, rows in (("runs.csv", records), ("curves.csv", lines)):
-        of_runs = rows[["table", "protocol", "run"]].itertuples(index=False, name=None)
-        kept = rows[[of_run not in smaller for of_run in of_runs]]
-        if len(kept):
-            runs.merge_into(results / name, kept)
+    """Put the rows of runs into the files of record, and say which rows stay there and which are replaced by others."""
+    entries = [records.Entry.of(run, config.table, config.protocol) for run, config in finished]
+    for line in records.merge(entries, results):
+        print(f"argmax-vae: {line}", file=sys.stderr)
 
 
 def cells_in(table: str, overrides: Sequence[str], directory: Path) -> list[Cell]:
@@ -277,7 +299,9 @@ def cells_in(table: str, overrides: Sequence[str], directory: Path) -> list[Cell
 
 def missing(table: str, overrides: Sequence[str], directory: Path) -> list[str]:
     """Lines for the cells of a table or list that are not done in this directory of runs."""
-    return [describe(cell) for cell in cells_in(table, overrides, directory) if not RunDirectory.of(cell.plain).is_done]
+    return [
+        describe(cell) for cell in cells_in(table, overrides, directory) if not RunDirectory.of(cell.plain).has_ended
+    ]
 
 
 def collect_finished(table: str, overrides: Sequence[str], directory: Path, results: Path) -> list[str]:
@@ -285,7 +309,7 @@ def collect_finished(table: str, overrides: Sequence[str], directory: Path, resu
 
     Raises UsageError when none is finished, or a config is of no table.
     """
-    found = [cell for cell in cells_in(table, overrides, directory) if RunDirectory.of(cell.plain).is_done]
+    found = [cell for cell in cells_in(table, overrides, directory) if RunDirectory.of(cell.plain).has_ended]
     require_table(table, found)
     with claimed(results / ".lock", -1):
         collected = collect(found, results)

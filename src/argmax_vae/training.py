@@ -18,11 +18,11 @@ import torch
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 
-from argmax_vae import joining, runs
+from argmax_vae import joining, neighbours, runs
 from argmax_vae.attribute_vae import AttributeVAE, check_shape
 from argmax_vae.checkpoints import load_checkpoint
 from argmax_vae.checks import require
-from argmax_vae.data.datasets import Dataset
+from argmax_vae.data.datasets import Dataset, is_present
 from argmax_vae.data.index_blocks import EvaluationBlocks, TrainingBlocks, loader
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
@@ -30,9 +30,11 @@ from argmax_vae.files import claimed, require_writable, write_atomic, write_keep
 from argmax_vae.mixture import AttributeConfig, GaussianMixtureConfig
 from argmax_vae.mixture_vae import MixtureVAE, check_labels
 from argmax_vae.modules import DiscreteVAE
+from argmax_vae.objective import largest_group
 from argmax_vae.pictures import pictures_of
 from argmax_vae.processes import WHOLE, Part, SharedBatches, in_processes
 from argmax_vae.progress import Progress
+from argmax_vae.randomness import SeedNoise
 from argmax_vae.runs import RunDirectory
 from argmax_vae.schema import Config
 from argmax_vae.tracking import RunLabels, Tracker, open_tracker
@@ -55,6 +57,10 @@ class Record(pl.Callback):
     @property
     def seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert isinstance(module, DiscreteVAE)
+        rehearse(module)
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, DiscreteVAE)
@@ -81,6 +87,17 @@ class Record(pl.Callback):
 
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         self.seconds_before = checkpoint["seconds"]
+
+
+def rehearse(module: DiscreteVAE) -> None:
+    """Evaluate a chunk of images as at the end, so that what lacks memory then does so before the first step."""
+    config, split = module.trainer_config, module.final_splits[-1]
+    count = min(config.evaluation_batch, len(module.test_pixels))
+    most = largest_group(count)
+    noise = SeedNoise(module.seeds, module.device).restart(0, "final")
+    indices = torch.arange(count, device=module.device)
+    samples, importance = min(config.final_samples, most), min(config.importance_samples, most)
+    module.evaluate_chunk(module.best, split, indices, samples, noise, importance)
 
 
 class SaveLast(pl.Callback):
@@ -220,6 +237,20 @@ def prerequisites(config: Config) -> tuple[str, Dataset]:
     return device, dataset
 
 
+DIGESTS: dict[tuple[str, str], dict[str, int | str]] = {}
+"""Digests of the data sets that this process has loaded, by data set and directory."""
+
+
+def require_same_data(run: RunDirectory, config: Config) -> None:
+    """Raise UsageError when a run was trained on other data than those in the data directory, if there are any."""
+    directory, key = Path(config.paths.data), (str(config.data), config.paths.data)
+    if not run.data or not is_present(config.data.name, directory):
+        return
+    if key not in DIGESTS:
+        DIGESTS[key] = config.data.load(directory).digest
+    run.require_data(DIGESTS[key])
+
+
 def train(config: Config, plain: dict[str, Any]) -> str:
     """Train a run to the end, or go on with it, and return its status: done, diverged, failed, or running elsewhere.
 
@@ -228,23 +259,26 @@ def train(config: Config, plain: dict[str, Any]) -> str:
     An exception is kept in `error.txt`, except for UsageError and interruption, which go to the caller.
     """
     run = RunDirectory.of(plain)
-    if run.is_done:
-        return "done"
+    run.tidy()
+    if run.has_ended:
+        require_same_data(run, config)
+        return run.status
     device, dataset = prerequisites(config)
+    data = DIGESTS[str(config.data), config.paths.data] = dataset.digest
     with claimed(run.claim, CLAIM_SECONDS) as mine:
-        if not mine or run.is_done:
-            return "done" if run.is_done else "running"
+        if not mine or run.has_ended:
+            return run.status if run.has_ended else "running"
         try:
-            continues = None if run.resumes else runs.shorter(plain)
-            parts = joining.Parts({}, []) if run.resumes or continues else joining.parts(plain)
+            continues = None if run.resumes else neighbours.shorter(plain, data)
+            parts = neighbours.Parts({}, []) if run.resumes or continues else neighbours.parts(plain, data)
             if parts.found:
-                return train_rest(config, plain, run, parts)
-            run.start(plain, continues, device)
+                return train_rest(config, plain, run, parts, data)
+            run.start(plain, data, continues, device)
             if config.runtime.processes > 1:
                 in_processes(config.runtime.processes, fit_part, config, plain, continues)
-                if not run.is_done:
+                if not run.has_ended:
                     raise KeyboardInterrupt
-                return str(run.outcome["status"])
+                return run.status
             return fit(config, plain, run, dataset, device, continues)
         except (UsageError, KeyboardInterrupt):
             raise
@@ -253,12 +287,10 @@ def train(config: Config, plain: dict[str, Any]) -> str:
             return "failed"
 
 
-def train_rest(config: Config, plain: dict[str, Any], run: RunDirectory, parts: joining.Parts) -> str:
-    """Train the seeds that no finished run has, as a run of their own, and join all; returns the status.
-
-    Raises UsageError, before anything is trained, when a checkpoint of those that are finished is damaged.
-    """
-    joining.check(parts.found)
+def train_rest(
+    config: Config, plain: dict[str, Any], run: RunDirectory, parts: neighbours.Parts, data: dict[str, int | str]
+) -> str:
+    """Train the seeds that no finished run has, as a run of their own, and join all; returns the status."""
     found = dict(parts.found)
     if parts.missing:
         rest = {**plain, "seeds": parts.missing}
@@ -268,7 +300,7 @@ def train_rest(config: Config, plain: dict[str, Any], run: RunDirectory, parts: 
             run.fail(f"seeds {parts.missing}: {RunDirectory.of(rest).reason}")
             return status
         found[RunDirectory.of(rest)] = parts.missing
-    return joining.join(run, plain, found)
+    return joining.join(run, plain, found, data)
 
 
 def fit_part(part: Part, config: Config, plain: dict[str, Any], continues: RunDirectory | None) -> None:
@@ -355,14 +387,15 @@ def save_best(run: RunDirectory, module: DiscreteVAE, config_identity: str) -> N
 def seed_rows(config: Config, module: DiscreteVAE, seconds: float, device: str) -> list[dict[str, Any]]:
     """A row of final numbers for every seed; bounds in nats per image, `seconds` those of the whole run.
 
-    `epochs` of a seed that diverged is the epoch, counted from 1, in which its loss was no longer finite.
+    A seed diverged when its loss was no longer finite, in the epoch, counted from 1, that is its `epochs`; or when it
+    had no finite validation bound at any evaluation, so that none of its networks were kept.
     """
     test = module.results["test"]
     schedule = config.estimator.describe_schedule()
     rows = []
     for index, seed in enumerate(module.seeds):
         diverged_epoch = int(module.diverged_epoch[index])
-        diverged = diverged_epoch >= 0
+        diverged = diverged_epoch >= 0 or int(module.best_epoch[index]) < 0
         rows.append(
             {
                 "n": config.model.n,
@@ -370,7 +403,7 @@ def seed_rows(config: Config, module: DiscreteVAE, seconds: float, device: str) 
                 "schedule": schedule,
                 "seed": seed,
                 "status": "diverged" if diverged else "done",
-                "epochs": diverged_epoch + 1 if diverged else config.trainer.epochs,
+                "epochs": diverged_epoch + 1 if diverged_epoch >= 0 else config.trainer.epochs,
                 "best_epoch": int(module.best_epoch[index]),
                 "validation_bound": module.best_bound[index].item(),
                 "test_bound": math.nan if diverged else test.bound[index].item(),

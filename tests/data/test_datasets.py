@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 from urllib.error import URLError
@@ -20,7 +21,7 @@ import sklearn.datasets
 import torch
 import torchvision
 
-from argmax_vae.data import DATASETS, Dataset, load_dataset
+from argmax_vae.data import DATASETS, Dataset, is_present, load_dataset
 from argmax_vae.errors import UsageError
 
 SIZES = dict.fromkeys(DATASETS, (50_000, 10_000, 10_000)) | {"digits": (1200, 297, 300)}
@@ -265,7 +266,7 @@ def test_without_network_the_message_says_where_and_what_to_do(name: str, tmp_pa
     folder = tmp_path / PUBLISHED[name] / "raw"
     assert str(folder) in message
     assert all(part in message for part in ("download", "no network", "paths.data=DIR", "ARGMAX_VAE_DATA"))
-    assert list(folder.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [], "a directory that was mistyped is not left behind"
 
 
 def test_damaged_archive_is_named_and_left_alone_without_network(
@@ -460,3 +461,27 @@ def test_unreadable_packed_file_is_named(packed: Path, tmp_path: Path) -> None:
     path.unlink()
     path.mkdir()
     assert message_of("binarized_mnist", tmp_path).startswith(f"{path} cannot be read")
+
+
+def test_the_digest_is_that_of_pixels_labels_and_splits() -> None:
+    first, again = (load_dataset("digits", Path()) for _ in range(2))
+    assert first.digest == again.digest
+    assert {name: first.digest[name] for name in ("train", "validation", "test")} == {
+        "train": 1200,
+        "validation": 297,
+        "test": 300,
+    }
+    again.test.pixels[0, 0] ^= 1
+    other = replace(first, train=replace(first.train, labels=None))
+    moved = replace(first, validation=first.test, test=first.validation)
+    changed = replace(first, test=again.test)
+    assert len({str(each.digest) for each in (first, other, moved, changed)}) == 4
+
+
+def test_what_is_there_needs_no_download(name: str, raw: Path, archives: dict[str, bytes], tmp_path: Path) -> None:
+    assert not is_present(name, tmp_path)
+    for archive in archives:
+        (raw / archive).with_suffix("").touch()
+    assert is_present(name, tmp_path)
+    assert is_present("digits", tmp_path / "nowhere")
+    assert not is_present("celeba", tmp_path / "nowhere")

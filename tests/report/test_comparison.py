@@ -31,7 +31,7 @@ def run(path: Path, bounds: list[float], seeds: list[int] | None = None, done: b
     frame["status"] = ["diverged" if pd.isna(bound) else "done" for bound in bounds]
     frame.to_csv(path / "seeds.csv", index=False)
     if done:
-        (path / "done.json").write_text("{}")
+        (path / "done.json").write_text('{"status": "done"}')
     return path
 
 

@@ -111,9 +111,9 @@ def make_run(path: Path, done: bool = True, **provenance) -> Path:
     if done:
         seeds = {"seed": [0, 1, 2], "status": ["done", "diverged", "done"], "test_bound": [100.0, np.nan, 102.0]}
         pd.DataFrame(seeds | {"test_accuracy": [0.5, np.nan, 0.75], "device": "a GPU", "schedule": "ε = 1"}).to_csv(
-            path / "seeds.csv"
+            path / "seeds.csv", index=False
         )
-        (path / "done.json").write_text("{}")
+        (path / "done.json").write_text(json.dumps({"status": "done", "seeds": [0, 1, 2]}))
     return path
 
 
@@ -274,7 +274,8 @@ def test_runs_have_numbers_choices_and_origin(tmp_path: Path) -> None:
 
 def test_a_run_that_has_barely_begun_is_listed(tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
-    (tmp_path / "new" / "config.yaml").write_text("data: {name: digits}")
+    plain = {"data": {"name": "digits"}, "model": {}, "estimator": {}, "trainer": {}, "seeds": []}
+    (tmp_path / "new" / "config.yaml").write_text(yaml.safe_dump(plain))
     (run,) = (page_runs.read(run, {}) for run in scan(tmp_path))
     expected = ["new", "interrupted", "0 of 0", *["–"] * 5]
     assert (list(run.row.values()), run.metrics, run.origin) == (expected, {}, {})

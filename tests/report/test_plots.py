@@ -12,7 +12,7 @@ from matplotlib.text import Text
 from scipy import stats
 
 from argmax_vae.errors import UsageError
-from argmax_vae.report import drawing, plots
+from argmax_vae.report import TABLES, drawing, page_charts, plots
 from argmax_vae.report.style import style
 
 COLUMNS = ["n", "k", "estimator", "metric", "value"]
@@ -229,3 +229,24 @@ def test_broken_curves_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"curves.csv: missing column epoch"):
         plots.figure2(RUNS, curves(RUNS).drop(columns="epoch"), PAPER, tmp_path / "f.svg")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2], ids=["all done", "one panel diverged", "all diverged"])
+@pytest.mark.parametrize("sizes", [[(4, 2)], [(4, 2), (20, 2)]], ids=["no panel of the paper's", "one of them"])
+@pytest.mark.parametrize("table", plots.FIGURES)
+def test_whatever_a_sweep_gives_is_drawn(table: str, sizes: list[tuple[int, int]], lost: int, tmp_path: Path) -> None:
+    """Sizes that the paper lacks, one seed and one epoch, and cells without a seed that finished."""
+    rows = runs(table, sizes, 1).assign(decoder_evaluations=1, seconds=1.0, validation_bound=100.0)
+    rows["config_hash"] = rows["n"].astype(str) + rows["estimator"] + rows["protocol"]
+    rows["run"] = "run-" + rows["config_hash"]
+    if lost:
+        rows.loc[rows["n"].isin([4] if lost == 1 else [4, 20]), ["status", "test_bound"]] = ["diverged", math.nan]
+    frames = {"runs": rows, "paper": PAPER.iloc[:0]}
+    points = curves(rows.drop(columns="decoder_evaluations"), 1)
+    if TABLES[table].curves:
+        frames["curves"] = points
+    names = {table: plots.FIGURES[table]} | {name: draw for name, (draw, _) in plots.BESIDE.get(table, {}).items()}
+    for name, draw in names.items():
+        draw(**frames, path=tmp_path / f"{name}.svg")
+        assert (tmp_path / f"{name}.svg").read_text(encoding="utf-8").endswith("</svg>\n")
+    assert page_charts.charts(table, points, rows) == [] or lost < 2

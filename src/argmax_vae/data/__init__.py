@@ -5,7 +5,7 @@ Importing this package loads neither torchvision nor Pillow nor scikit-learn: th
 
 from argmax_vae.data.binarization import BINARIZATIONS, fixed_sample, prepare, threshold
 from argmax_vae.data.celeba import ATTRIBUTES, combination_names
-from argmax_vae.data.datasets import DATASETS, Dataset, Images, load_dataset
+from argmax_vae.data.datasets import DATASETS, Dataset, Images, is_present, load_dataset
 
 __all__ = [
     "ATTRIBUTES",
@@ -15,6 +15,7 @@ __all__ = [
     "Images",
     "combination_names",
     "fixed_sample",
+    "is_present",
     "load_dataset",
     "prepare",
     "threshold",

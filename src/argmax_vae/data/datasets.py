@@ -15,6 +15,7 @@ to do.
 
 import contextlib
 import difflib
+import hashlib
 import http.client
 import io
 import logging
@@ -22,6 +23,7 @@ import tempfile
 import tokenize
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +64,26 @@ class Dataset:
     test: Images
     binary: bool
 
+    @cached_property
+    def digest(self) -> dict[str, int | str]:
+        """The images of each split, and the start of the SHA-256 of all pixels and labels."""
+        found = hashlib.sha256()
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        for split in splits.values():
+            for tensor in (split.pixels, split.labels):
+                if tensor is not None:
+                    found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+                    found.update(tensor.contiguous().numpy().data)
+        return {**{name: len(split.pixels) for name, split in splits.items()}, "sha256": found.hexdigest()[:16]}
+
+
+def is_present(name: str, directory: Path) -> bool:
+    """Whether the data set ``name`` can be loaded from ``directory`` without a download."""
+    folder = Path(directory).expanduser()
+    if name in PUBLISHED:
+        return _extracted(PUBLISHED[name], folder / PUBLISHED[name] / "raw")
+    return name == "digits" or folder.is_dir()
+
 
 def load_dataset(name: str, directory: Path, attributes: Sequence[str] | None = None) -> Dataset:
     """Load the data set ``name``, one of ``DATASETS``, from ``directory``, downloading what is not there yet.
@@ -85,12 +107,12 @@ def load_dataset(name: str, directory: Path, attributes: Sequence[str] | None = 
 
 def load_mnist(directory: Path) -> Dataset:
     """Load MNIST from ``directory/MNIST/raw``, downloading its files if they are absent."""
-    return _load_published("mnist", "MNIST", directory)
+    return _load_published("mnist", directory)
 
 
 def load_fashion_mnist(directory: Path) -> Dataset:
     """Load Fashion-MNIST from ``directory/FashionMNIST/raw``, downloading its files if they are absent."""
-    return _load_published("fashion_mnist", "FashionMNIST", directory)
+    return _load_published("fashion_mnist", directory)
 
 
 def load_binarized_mnist(directory: Path) -> Dataset:
@@ -137,10 +159,13 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "digits": load_digits,
     "celeba": _load_celeba,
 }
+PUBLISHED = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
+"""Data sets that torchvision downloads, and its names for them."""
 
 
-def _load_published(name: str, kind: str, directory: Path) -> Dataset:
-    """Load ``torchvision.datasets.<kind>``, the last 10,000 of its 60,000 training images as validation."""
+def _load_published(name: str, directory: Path) -> Dataset:
+    """Load torchvision's data set ``PUBLISHED[name]``, the last 10,000 of its 60,000 training images as validation."""
+    kind = PUBLISHED[name]
     folder = directory / kind / "raw"
     _obtain(kind, directory, folder)
     pixels, labels = _read_idx_pair(folder, "train", 60_000)
@@ -148,6 +173,18 @@ def _load_published(name: str, kind: str, directory: Path) -> Dataset:
     validation = Images(pixels[50_000:], labels[50_000:])
     test = Images(*_read_idx_pair(folder, "t10k", 10_000))
     return Dataset(name, (1, 28, 28), train, validation, test, binary=False)
+
+
+def _archives(kind: str) -> dict[str, str]:
+    """The archives of ``torchvision.datasets.<kind>`` with their md5."""
+    from torchvision import datasets as published
+
+    return dict(getattr(published, kind).resources)
+
+
+def _extracted(kind: str, folder: Path) -> bool:
+    """Whether ``folder`` has a file of every archive of ``torchvision.datasets.<kind>``."""
+    return all((folder / archive).with_suffix("").is_file() for archive in _archives(kind))
 
 
 def _obtain(kind: str, directory: Path, folder: Path) -> None:
@@ -160,11 +197,12 @@ def _obtain(kind: str, directory: Path, folder: Path) -> None:
     from torchvision import datasets as published
     from torchvision.datasets.utils import check_integrity
 
-    archives = dict(getattr(published, kind).resources)
+    archives = _archives(kind)
     with contextlib.ExitStack() as stack:
         try:
-            if all((folder / archive).with_suffix("").is_file() for archive in archives):
+            if _extracted(kind, folder):
                 return
+            stack.callback(_remove_empty, _missing(folder))
             folder.mkdir(parents=True, exist_ok=True)
             root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".incomplete-", dir=folder)))
             staging = root / kind / "raw"
@@ -192,6 +230,18 @@ def _obtain(kind: str, directory: Path, folder: Path) -> None:
                 f"{folder} does not hold all files of {kind}, and downloading and extracting them failed "
                 f"({one_line(error)}): {advice}{POINT_TO_FILES}"
             ) from error
+
+
+def _missing(folder: Path) -> list[Path]:
+    """Those of a folder and the ones around it that do not exist, the innermost first."""
+    return [each for each in (folder, *folder.parents) if not each.exists()]
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, the innermost first, as far as they are empty."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _read_idx_pair(folder: Path, part: str, images: int) -> tuple[UInt8[Tensor, "images 784"], Int64[Tensor, "images"]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from argmax_vae.csv_files import csv_rows
 from argmax_vae.errors import UsageError
 
 TEXT_COLUMNS = (
@@ -121,19 +122,17 @@ def read(path: Path, advice: str) -> pd.DataFrame:
     """A csv file of record as a frame; empty fields become NaN.
 
     Raises:
-        UsageError: the file is missing or is no csv file; ``advice`` says what to do about it.
+        UsageError: the file is missing or is no whole csv file; ``advice`` says what to do about it.
     """
-    try:
-        return pd.read_csv(
-            path,
-            dtype=dict.fromkeys(TEXT_COLUMNS, "str"),
-            keep_default_na=False,
-            na_values=["", "nan", "NaN"],
-        )
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file; {advice}") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not a csv file ({' '.join(str(error).split())}); {advice}") from None
+    for _ in csv_rows(path, advice):
+        pass
+    return pd.read_csv(
+        path,
+        dtype=dict.fromkeys(TEXT_COLUMNS, "str"),
+        keep_default_na=False,
+        na_values=["", "nan", "NaN"],
+        encoding="utf-8-sig",
+    )
 
 
 def published_values() -> Path:

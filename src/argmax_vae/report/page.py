@@ -6,7 +6,8 @@ cells of their Markdown files. Nothing is loaded from anywhere when the page is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -147,6 +148,15 @@ def recorded(results: Path) -> set[str]:
     return set(runs["table"].dropna())
 
 
+def readable_runs(runs: Sequence[RunDirectory], default: Mapping[str, Any]) -> Iterator[page_runs.Run]:
+    """The runs whose files can be read; of others a line on standard error says why they are left out."""
+    for run in runs:
+        try:
+            yield page_runs.read(run, default)
+        except UsageError as error:
+            print(f"argmax-vae: left out: {error}", file=sys.stderr)
+
+
 def sections(results: Path, runs: Sequence[RunDirectory], default: Mapping[str, Any]) -> list[Section]:
     """Every section that there are files for.
 
@@ -158,9 +168,8 @@ def sections(results: Path, runs: Sequence[RunDirectory], default: Mapping[str, 
     found += [accuracies(name, results) for name in semi_supervised.FIGURES if name in names]
     found += [gradients(name, results) for name in laboratory.FIGURES if (results / f"{name}.csv").exists()]
     found += pictures(results)
-    if runs:
-        content = page_runs.render([page_runs.read(run, default) for run in runs])
-        found.append(Section("runs", "Runs", content))
+    if readable := list(readable_runs(runs, default)):
+        found.append(Section("runs", "Runs", page_runs.render(readable)))
     if not found:
         raise UsageError(
             f"{results}: nothing to show, neither runs.csv with rows of a table nor runs; "

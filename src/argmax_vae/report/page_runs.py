@@ -86,10 +86,9 @@ def origin(run: RunDirectory, seeds: pd.DataFrame | None) -> dict[str, str]:
 
 
 def read(run: RunDirectory, default: Mapping[str, Any]) -> Run:
-    """Read a run's files. Raises UsageError when its configuration is damaged."""
+    """Read a run's files. Raises UsageError when one of them is damaged."""
     plain, status = run.config(), run.status
-    path = run.path / "seeds.csv"
-    seeds = pd.read_csv(path) if run.is_done and path.exists() else None
+    seeds = run.seeds() if run.has_ended else None
     measured = metrics(seeds) if seeds is not None else {}
     finished = (seeds["status"] == "done").sum() if seeds is not None else 0
     row = {
@@ -110,7 +109,7 @@ def read(run: RunDirectory, default: Mapping[str, Any]) -> Run:
         choices(plain, default),
         origin(run, seeds),
         run.reason if status == "failed" else "",
-        samples if run.is_done and samples.exists() else None,
+        samples if status == "done" and samples.exists() else None,
     )
 
 

@@ -155,9 +155,7 @@ def draw_figure2(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFrame) 
         _panel(axes, rows[rows["protocol"] == protocol])
         axes.set_title(f"{n}×{k}, {protocol}".removesuffix(", "), loc="left")
     panels[-1].set_xlabel("epoch")
-    if len(rows):
-        low, high = rows["test_bound"].min(), rows.query("epoch >= epoch.max() / 10")["test_bound"].max()
-        panels[0].set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    _limit_bounds(panels[0], rows)
     sizes = dict.fromkeys(f"{a}×{b}" for a, b in zip(table["n"], table["k"], strict=True))
     dot_panels(right, list(sizes), groups)
     return figure
@@ -172,6 +170,9 @@ def draw_section61(runs: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     sizes = definition("section61").sizes
     pairs = [sizes[start : start + 2] for start in range(0, len(sizes), 2)]
     titles = [f"{n}×{k} joint variable, {m}×{j} product space" for (n, k), (m, j) in pairs]
+    others = [size for size in dict.fromkeys(zip(table["n"], table["k"], strict=True)) if size not in sizes]
+    if others:
+        pairs, titles = [*pairs, tuple(others)], [*titles, "other sizes"]
     groups = [_dots(table, pair, with_size=True) for pair in pairs]
     height = 1.2 + 0.28 * sum(map(len, groups)) + 0.5 * len(groups)
     figure = Figure(figsize=(7.2, height), layout="constrained")
@@ -190,28 +191,33 @@ def draw_estimators(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFram
     rows = curves[(curves["table"] == "estimators") & np.isfinite(curves["test_bound"])]
     rows = rows.merge(done[[*key, "decoder_evaluations"]], on=key)
     rows["evaluations"] = rows["epoch"] * rows["decoder_evaluations"]
-    figure = Figure(figsize=(9.6, 4.6), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    _panel(left, rows)
-    _panel(right, rows, "evaluations")
-    left.set_title("equal epochs", loc="left")
-    left.set_xlabel("epoch")
-    right.set_title("equal decoder evaluations", loc="left")
-    right.set_xlabel("decoder evaluations per training image")
-    right.set_xscale("log")
-    right.set_ylabel("")
-    right.axvline(table["budget"].max(), color="0.5", linewidth=0.8, linestyle=":")
-    inside, above = _without_far_ones(rows)
-    low, high = inside["test_bound"].min(), inside.query("epoch >= epoch.max() / 10")["test_bound"].max()
-    left.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-    for line, (estimator, bound) in enumerate(above.items()):
-        look = style(estimator)
-        text = f"{look.label}: {bound:.1f}, above"
-        left.text(0.98, 0.97 - 0.06 * line, text, color=look.color, ha="right", va="top", transform=left.transAxes)
-    for axes in (left, right):
-        axes.get_legend().remove()
-    handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", frameon=False, handlelength=3.2)
+    rows = rows.fillna({"protocol": ""})
+    groups = list(rows.groupby(["n", "k", "protocol"])) or [((*definition("estimators").sizes[0], ""), rows)]
+    figure = Figure(figsize=(9.6, 4.6 * len(groups)), layout="constrained")
+    panels = figure.subplots(len(groups), 2, sharey="row", squeeze=False)
+    shown: dict[str, Any] = {}
+    for (left, right), ((n, k, protocol), chosen) in zip(panels, groups, strict=True):
+        _panel(left, chosen)
+        _panel(right, chosen, "evaluations")
+        which = f"{n}×{k} {protocol}, ".replace(" , ", ", ") if len(groups) > 1 else ""
+        left.set_title(f"{which}equal epochs", loc="left")
+        right.set_title("equal decoder evaluations", loc="left")
+        right.set_ylabel("")
+        if len(chosen):
+            right.set_xscale("log")
+            right.axvline(table["budget"].max(), color="0.5", linewidth=0.8, linestyle=":")
+        inside, above = _without_far_ones(chosen)
+        _limit_bounds(left, inside)
+        for line, (estimator, bound) in enumerate(above.items()):
+            look = style(estimator)
+            text = f"{look.label}: {bound:.1f}, above"
+            left.text(0.98, 0.97 - 0.06 * line, text, color=look.color, ha="right", va="top", transform=left.transAxes)
+        shown |= {label: line for line, label in zip(*left.get_legend_handles_labels(), strict=True)}
+        for axes in (left, right):
+            _remove_legend(axes)
+    panels[-1][0].set_xlabel("epoch")
+    panels[-1][1].set_xlabel("decoder evaluations per training image")
+    figure.legend(list(shown.values()), list(shown), loc="outside right center", frameon=False, handlelength=3.2)
     return figure
 
 
@@ -238,14 +244,14 @@ def draw_figure5(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     ]
     figure = Figure(figsize=(9.6, 0.6 + 2.7 * max(1, len(groups))), layout="constrained")
     panels = figure.subplots(max(1, len(groups)), 2, squeeze=False, sharey="row")
-    for (left, right), ((n, k), protocol, chosen) in zip(panels, groups, strict=True):
+    nothing = (FIGURE5_SIZES[0], "", rows.iloc[:0])
+    for (left, right), ((n, k), protocol, chosen) in zip(panels, groups or [nothing], strict=True):
         _panel(left, chosen)
         _panel(right, chosen, "minutes")
-        right.get_legend().remove()
+        _remove_legend(right)
         right.set_ylabel("")
         left.set_title(f"{n}×{k}, {protocol}".removesuffix(", "), loc="left")
-        low, high = chosen["test_bound"].min(), chosen.query("epoch >= epoch.max() / 10")["test_bound"].max()
-        left.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+        _limit_bounds(left, chosen)
     panels[-1][0].set_xlabel("epoch")
     panels[-1][1].set_xlabel("minutes of training, all seeds at once")
     return figure
@@ -302,7 +308,7 @@ def draw_figure6(runs: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     for axes in (left, right):
         axes.set_xticks(range(len(sizes)), [f"{n}×{k}" for n, k in sizes])
         axes.set_xlim(-0.5, len(sizes) - 0.5)
-        heights = np.concatenate([[0.0] if axes is right else [], *shown[axes]])
+        heights = np.concatenate([[] if shown[axes] and axes is left else [0.0], *shown[axes]])
         axes.set_ylim(heights.min() - 0.08 * np.ptp(heights) - 1, heights.max() + 0.08 * np.ptp(heights) + 1)
         axes.set_xlabel("shape n×k")
         axes.grid(axis="y", color="0.9", linewidth=0.6)
@@ -341,6 +347,19 @@ def _panel(axes: Axes, rows: pd.DataFrame, over: str = "epoch") -> None:
     axes.set_ylabel("test bound (nats)")
     axes.grid(color="0.9", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _limit_bounds(axes: Axes, rows: pd.DataFrame) -> None:
+    """Let the axis of bounds show all but the first tenth of the epochs; nothing to do where there is no curve."""
+    if len(rows):
+        low, high = rows["test_bound"].min(), rows.query("epoch >= epoch.max() / 10")["test_bound"].max()
+        margin = 0.05 * (high - low) or 1.0
+        axes.set_ylim(low - margin, high + margin)
+
+
+def _remove_legend(axes: Axes) -> None:
+    if (legend := axes.get_legend()) is not None:
+        legend.remove()
 
 
 def _dots(table: pd.DataFrame, sizes: Iterable[tuple[int, int]], with_size: bool = False) -> list[Dot]:
