@@ -1,16 +1,19 @@
 """A run that several processes share: each sees its part of every batch, and the numbers stay the same."""
 
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 
-from argmax_vae import training
 from argmax_vae.errors import UsageError
+from argmax_vae.interruption import interruptible
 from argmax_vae.processes import Part, in_processes
 from argmax_vae.randomness import SeedNoise
-from argmax_vae.runs import RunDirectory
 from helpers import cell, metrics, train
 
 COMMON = ("estimator=reinforce", "data.binarization=dynamic", "seeds=[3,4]")
@@ -62,14 +65,32 @@ def test_what_one_process_refuses_is_told_in_one_line() -> None:
         in_processes(2, refuse)
 
 
-def test_processes_that_end_before_the_run_were_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch's processes swallow KeyboardInterrupt: they end without a word."""
-    monkeypatch.setattr(training, "in_processes", lambda *arguments: None)
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, "runtime.processes=2")
-    run = RunDirectory.of(cell(tmp_path, "runtime.processes=2").plain)
-    assert not run.has_ended
-    assert run.status != "failed"
+def wait(part: Part, directory: Path, interrupted: int) -> None:
+    """Wait for a signal, which the process of rank `interrupted` sends itself, and write a file when it comes."""
+    (directory / f"{part.rank} waits").touch()
+    try:
+        while part.rank != interrupted or not (directory / f"{1 - part.rank} waits").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+    except KeyboardInterrupt:
+        (directory / f"{part.rank} was interrupted").touch()
+        raise
+
+
+@pytest.mark.parametrize("interrupted", [1, 2], ids=["one of them", "the one that started them"])
+def test_who_interrupts_one_process_interrupts_all(interrupted: int, tmp_path: Path) -> None:
+    """SIGTERM reaches the process that started the others, or one of them alone; all end by KeyboardInterrupt."""
+
+    def send() -> None:
+        while len(list(tmp_path.glob("* waits"))) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if interrupted == 2:
+        threading.Thread(target=send).start()
+    with interruptible(), pytest.raises(KeyboardInterrupt):
+        in_processes(2, wait, tmp_path, interrupted)
+    assert len(list(tmp_path.glob("* was interrupted"))) == 2
 
 
 @pytest.mark.parametrize("choices", CHOICES.values(), ids=CHOICES)

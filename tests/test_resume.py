@@ -143,13 +143,12 @@ def test_what_was_done_after_the_last_checkpoint_is_done_again(tmp_path: Path, m
     assert (parts.path / "tracker.csv").read_text() == (whole.path / "tracker.csv").read_text()
 
 
-def test_stopped_before_the_first_checkpoint_starts_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_before_the_first_checkpoint_starts_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = ("seeds=[0]", "runtime.checkpoint_every=100")
     whole = train(tmp_path / "whole", *overrides)
-    with monkeypatch.context() as interrupted:
-        raise_after(interrupted, 1, KeyboardInterrupt())
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "parts", *overrides)
+    with monkeypatch.context() as broken:
+        raise_after(broken, 1, RuntimeError("node lost"))
+        assert not train(tmp_path / "parts", *overrides).resumes
     same_numbers(whole, train(tmp_path / "parts", *overrides))
 
 

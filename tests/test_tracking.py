@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import socket
 import struct
 import warnings
 from collections.abc import Iterator
@@ -13,11 +15,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from argmax_vae import tracking
+from argmax_vae import tracking, wandb_access
 from argmax_vae.cli import main
 from argmax_vae.errors import UsageError
+from argmax_vae.runs import RunDirectory
 from argmax_vae.tracking import TRACKERS, Pictures, RunLabels, TrackerConfig, open_tracker, summarise
-from helpers import metrics, seeds, train
+from helpers import cell, metrics, raise_after, seeds, train
 
 ROWS = [
     {"epoch": 5, "seed": 0, "validation_bound": 100.0, "epsilon": 0.5},
@@ -59,7 +62,7 @@ def test_every_local_tracker_takes_a_whole_run(name: str, tmp_path: Path) -> Non
     tracker = open_tracker(TrackerConfig(name), labels(tmp_path))
     tracker.log(ROWS)
     tracker.finish(FINAL, PICTURES)
-    tracker.close()
+    tracker.close("done")
     assert bool(list(tmp_path.iterdir())) == (name != "none")
 
 
@@ -70,9 +73,9 @@ def test_no_tracker_runs_beside_the_files_of_record(tmp_path: Path) -> None:
 
 def test_csv_keeps_columns_when_metrics_come_and_go(tmp_path: Path) -> None:
     tracker = open_tracker(TrackerConfig("csv"), labels(tmp_path))
-    tracker.log(ROWS)
-    tracker.log([{**ROWS[0], "epoch": 10}, *later(ROWS[1:], 10, validation_bound=math.nan)])
-    tracker.log(later(ROWS, 15, validation_kl=3.0))
+    second = [{**ROWS[0], "epoch": 10}, *later(ROWS[1:], 10, validation_bound=math.nan)]
+    tracker.log([*ROWS, *second])
+    tracker.log([*ROWS, *second, *later(ROWS, 15, validation_kl=3.0)])
     frame = pd.read_csv(tmp_path / "tracker.csv").set_index("epoch")
     assert list(frame["validation_bound"]) == pytest.approx([102, 100, 102])
     assert list(frame["validation_bound_low"].isna()) == [False, True, False]
@@ -82,24 +85,35 @@ def test_csv_keeps_columns_when_metrics_come_and_go(tmp_path: Path) -> None:
 
 def test_csv_of_a_run_that_goes_on_has_every_epoch_once(tmp_path: Path) -> None:
     first = open_tracker(TrackerConfig("csv"), labels(tmp_path))
-    for epoch in (5, 10, 15):
-        first.log(later(ROWS, epoch, epsilon=0.1))
+    before = [row for epoch in (5, 10, 15) for row in later(ROWS, epoch, epsilon=0.1)]
+    first.log(before)
     second = open_tracker(TrackerConfig("csv"), labels(tmp_path))
-    second.log(later(ROWS, 10, epsilon=0.2))
+    second.log([*before[:3], *later(ROWS, 10, epsilon=0.2)])
     frame = pd.read_csv(tmp_path / "tracker.csv")
     assert list(frame["epoch"]) == [5, 10]
     assert list(frame["epsilon"]) == pytest.approx([0.1, 0.2])
 
 
-def test_tensorboard_events_hold_curves_and_pictures(tmp_path: Path) -> None:
-    run = train(tmp_path, "tracker=tensorboard", "seeds=[0,1]")
-    assert run.status == "done", run.reason
+def events_of(run: RunDirectory) -> Any:
+    """What TensorBoard reads of a run, in the order of its files."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
         events = EventAccumulator(str(run.path / "tensorboard"))
         events.Reload()
+    return events
+
+
+def text_of(events: Any, name: str) -> list[str]:
+    """All texts of this name."""
+    return [event.tensor_proto.string_val[0].decode() for event in events.Tensors(f"{name}/text_summary")]
+
+
+def test_tensorboard_events_hold_curves_and_pictures(tmp_path: Path) -> None:
+    run = train(tmp_path, "tracker=tensorboard", "seeds=[0,1]")
+    assert run.status == "done", run.reason
+    events = events_of(run)
     expected = metrics(run).groupby("epoch")["validation_bound"].mean()
     found = events.Scalars("validation_bound")
     assert [point.step for point in found] == list(expected.index)
@@ -108,11 +122,8 @@ def test_tensorboard_events_hold_curves_and_pictures(tmp_path: Path) -> None:
     assert set(events.Tags()["images"]) == {"samples", "reconstructions"}
     (final,) = events.Scalars("final/test_bound")
     assert final.value == pytest.approx(seeds(run)["test_bound"].mean(), rel=1e-6)
-    (config,), (table,) = (
-        events.Tensors(f"{name}/text_summary")[0].tensor_proto.string_val for name in ("config", "seeds")
-    )
-    assert "|estimator.name|direct|" in config.decode()
-    assert table.decode().count("|done|") == 2
+    assert "|estimator.name|direct|" in text_of(events, "config")[0]
+    assert text_of(events, "seeds")[0].count("|done|") == 2
 
 
 def test_unknown_names_are_refused() -> None:
@@ -122,14 +133,18 @@ def test_unknown_names_are_refused() -> None:
         TrackerConfig(mode="cloud")
 
 
-def test_a_tracker_that_cannot_start_says_what_to_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_that_cannot_start_is_told_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def broken(config: TrackerConfig, run: RunLabels) -> Any:
-        raise RuntimeError("api_key not configured\nsecond line")
+        raise RuntimeError("disk quota exceeded\nsecond line")
 
-    monkeypatch.setitem(tracking.TRACKERS, "wandb", broken)
-    with pytest.raises(UsageError, match="api_key not configured; use tracker=csv") as caught:
-        open_tracker(TrackerConfig("wandb"), labels(tmp_path))
-    assert "\n" not in str(caught.value)
+    monkeypatch.setitem(tracking.TRACKERS, "tensorboard", broken)
+    tracker = open_tracker(TrackerConfig("tensorboard"), labels(tmp_path))
+    tracker.log(ROWS)
+    tracker.close("done")
+    told = "argmax-vae: tracker=tensorboard cannot start, the run goes on without it: disk quota exceeded\n"
+    assert capsys.readouterr().err == told
 
 
 def test_every_tracker_is_tested() -> None:
@@ -255,7 +270,7 @@ def test_a_table_is_an_artifact_and_what_is_not_uploaded_is_listed(
 
     csv = tmp_path / "figure2.csv"
     csv.write_text("n,test_bound\n20,126.5\n")
-    tracking.publish_table(TrackerConfig("wandb"), "figure2", tmp_path, [csv])
+    wandb_access.publish_table(TrackerConfig("wandb"), "figure2", tmp_path, [csv])
     wandb.teardown()
     (log,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     records = records_of(log)
@@ -274,7 +289,7 @@ def test_a_table_is_an_artifact_and_what_is_not_uploaded_is_listed(
     assert main(["sync", "--runs", str(tmp_path), "--dry-run"]) == 0
     assert capsys.readouterr().out == f"{log.parent}\n"
     log.with_name(f"{log.name}.synced").touch()
-    assert tracking.offline_runs(tmp_path) == []
+    assert wandb_access.offline_runs(tmp_path) == []
     assert main(["sync", "--runs", str(tmp_path)]) == 0
     assert "nothing of wandb's to upload" in capsys.readouterr().err
 
@@ -295,13 +310,13 @@ def test_final_summary_counts_diverged_seeds_and_averages_the_others() -> None:
 class BrokenTracker:
     """Starts, then fails at everything."""
 
-    def log(self, rows: object) -> None:
+    def log(self, history: object) -> None:
         raise OSError("disk full\nand more")
 
     def finish(self, rows: object, pictures: object) -> None:
         raise AssertionError("called after it failed")
 
-    def close(self) -> None:
+    def close(self, outcome: str) -> None:
         raise AssertionError("called after it failed")
 
 
@@ -309,7 +324,155 @@ def test_a_tracker_that_fails_is_left_behind_with_one_line(capsys: pytest.Captur
     tracker = tracking.ForgivingTracker(BrokenTracker())
     tracker.log([{"epoch": 1, "seed": 0}])
     tracker.finish([], tracking.Pictures(np.zeros((1, 1)), np.zeros((1, 1))))
-    tracker.close()
+    tracker.close("done")
     assert capsys.readouterr().err.splitlines() == [
         "argmax-vae: tracker stopped, the run goes on without it: disk full"
     ]
+
+
+def wandb_of(run: RunDirectory) -> tuple[list[int], int, dict[str, Any]]:
+    """Steps of the curves, exit code and summary of the directory that `sync` uploads."""
+    import wandb
+
+    wandb.teardown()
+    (last,) = [path for path in wandb_access.offline_runs(run.path.parent) if path.parents[1] == run.path]
+    (log,) = last.glob("*.wandb")
+    records = records_of(log)
+    lines = [items_of(record.history.item) for record in records if record.WhichOneof("record_type") == "history"]
+    (code,) = [record.exit.exit_code for record in records if record.WhichOneof("record_type") == "exit"]
+    summary = [items_of(record.summary.update) for record in records if record.WhichOneof("record_type") == "summary"]
+    logged = [line for line in lines if "validation_bound" in line]
+    assert [line["epoch"] for line in logged] == [line["_step"] for line in logged]
+    final = {name: value for each in summary for name, value in each.items() if name.startswith(("final/", "outcome"))}
+    return [line["epoch"] for line in logged], code, final
+
+
+def mirrored(run: RunDirectory, name: str) -> tuple[list[int], str, bool]:
+    """Epochs in a tracker's record of a run, the outcome that it says, and whether it has the final numbers."""
+    if name == "csv":
+        frame = pd.read_csv(run.path / "tracker.csv")
+        return list(frame["epoch"]), run.status, run.is_done
+    if name == "tensorboard":
+        events = events_of(run)
+        (outcome,) = text_of(events, "outcome")
+        return [point.step for point in events.Scalars("validation_bound")], outcome, bool(events.Tags()["images"])
+    epochs, code, summary = wandb_of(run)
+    assert tracking.EXIT_CODES[summary["outcome"]] == code
+    return epochs, summary["outcome"], "final/test_bound" in summary
+
+
+@pytest.mark.usefixtures("quiet_wandb")
+@pytest.mark.parametrize("name", sorted(set(TRACKERS) - {"none"}))
+def test_on_every_path_the_whole_history_is_tracked_once(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Failed, interrupted between checkpoints, finished, continued with more epochs, joined with more seeds."""
+    overrides = (f"tracker={name}", "trainer.epochs=3", "seeds=[0]", "runtime.checkpoint_every=2")
+    run = RunDirectory.of(cell(tmp_path, *overrides).plain)
+    with monkeypatch.context() as broken:
+        raise_after(broken, 1, RuntimeError("node lost"))
+        train(tmp_path, *overrides)
+    assert mirrored(run, name) == ([1], "failed", False)
+    with monkeypatch.context() as interrupted:
+        raise_after(interrupted, 2, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, *overrides)
+    assert mirrored(run, name) == ([1, 2], "interrupted", False)
+    train(tmp_path, *overrides)
+    assert mirrored(run, name) == ([1, 2, 3], "done", True)
+    longer = train(tmp_path, *overrides, "trainer.epochs=4")
+    assert mirrored(longer, name) == ([1, 2, 3, 4], "done", True)
+    joined = train(tmp_path, *overrides, "seeds=[0,1]")
+    assert "joins" in joined.provenance()
+    assert mirrored(joined, name) == ([1, 2, 3], "done", True)
+
+
+@pytest.mark.parametrize(
+    ("configured", "environment", "expected"),
+    [
+        ("offline", {}, "offline"),
+        ("online", {}, "online"),
+        ("online", {"WANDB_MODE": "offline"}, "offline"),
+        ("online", {"WANDB_MODE": "dryrun"}, "offline"),
+        ("offline", {"WANDB_MODE": "online"}, "online"),
+        ("offline", {"WANDB_MODE": "disabled"}, "disabled"),
+        ("online", {"WANDB_MODE": "online", "WANDB_DISABLED": "true"}, "disabled"),
+        ("online", {"WANDB_DISABLED": "false"}, "online"),
+    ],
+)
+def test_variables_of_wandb_come_first(configured: str, environment: dict[str, str], expected: str) -> None:
+    assert wandb_access.chosen_mode(configured, environment) == expected
+
+
+def test_a_mode_that_wandb_does_not_have_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "cloud")
+    with pytest.raises(UsageError, match="WANDB_MODE=cloud must be one of online, offline, disabled"):
+        tracking.check_tracker(TrackerConfig("wandb"))
+    tracking.check_tracker(TrackerConfig("csv"))
+
+
+def test_where_wandb_is_disabled_nothing_is_tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    tracker = open_tracker(TrackerConfig("wandb"), labels(tmp_path))
+    tracker.log(ROWS)
+    tracker.close("done")
+    wandb_access.publish_table(TrackerConfig("wandb"), "figure2", tmp_path, [])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def closed_server(quiet_wandb: None, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a server that nobody is, which wandb is told to use online."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{found.getsockname()[1]}"
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_BASE_URL", url)
+    return url
+
+
+def test_without_a_network_runs_are_recorded_offline_and_that_is_said_once(
+    closed_server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(tmp_path, "tracker=wandb", "tracker.mode=online", "trainer.epochs=1")
+    train(tmp_path, "tracker=wandb", "tracker.mode=online", "trainer.epochs=1", "seeds=[7]")
+    lines = [line for line in capsys.readouterr().err.splitlines() if "argmax-vae:" in line]
+    told = f"argmax-vae: wandb records offline: {closed_server} does not answer; `argmax-vae sync` uploads it later"
+    assert lines == [told]
+    assert wandb_of(run)[:2] == ([1], 0)
+    os.environ["WANDB_MODE"] = "online"
+    assert main(["sync", "--runs", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"argmax-vae: nothing is uploaded: {closed_server} does not answer\n"
+
+
+def test_a_server_that_answers_without_an_account_is_not_used(
+    closed_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(wandb_access, "answers", lambda url: True)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    tracking.check_tracker(TrackerConfig("wandb", mode="online"))
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("argmax-vae: wandb records offline: ")
+    assert "API key" in line
+    assert os.environ["WANDB_MODE"] == "offline"
+
+
+def test_a_server_that_fails_later_is_left_for_offline(
+    closed_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import wandb
+
+    real = wandb.init
+
+    def init(mode: str, **choices: Any) -> Any:
+        if mode == "online":
+            raise TimeoutError("no answer within 30 s\nand more")
+        return real(mode=mode, **choices)
+
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr(wandb_access, "online_problem", str)
+    tracker = open_tracker(TrackerConfig("wandb", mode="online"), labels(tmp_path))
+    tracker.close("failed")
+    told = "argmax-vae: wandb records offline: no answer within 30 s; `argmax-vae sync` uploads it later\n"
+    assert told in capsys.readouterr().err
+    assert list(tmp_path.glob("wandb/offline-run-*"))

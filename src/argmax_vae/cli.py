@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from argmax_vae import __version__, streams
+from argmax_vae import __version__, interruption, streams
 from argmax_vae.errors import UsageError
 from argmax_vae.files import require_file_name, require_working_directory, usable_path
 
@@ -208,6 +208,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a verb and return its exit code. Without arguments this is the command line of the process."""
     if arguments is None:
         streams.protect()
+        interruption.listen()
     try:
         given = parsed(arguments)
         verb = {
@@ -228,8 +229,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UsageError as error:
         print(f"argmax-vae: {error}", file=sys.stderr)
         return BAD_USAGE
-    except KeyboardInterrupt:
-        print("argmax-vae: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+    except KeyboardInterrupt as interrupted:
+        kept = str(interrupted) or "the same command goes on from what the runs keep"
+        print(f"argmax-vae: interrupted; {kept}", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -329,7 +331,7 @@ def runs_verb(given: argparse.Namespace) -> int:
 def sync_verb(given: argparse.Namespace) -> int:
     import subprocess
 
-    from argmax_vae.tracking import offline_runs
+    from argmax_vae.wandb_access import offline_runs, online_problem
 
     found = offline_runs(given.runs)
     for path in found:
@@ -338,6 +340,9 @@ def sync_verb(given: argparse.Namespace) -> int:
         print(f"argmax-vae: nothing of wandb's to upload in {given.runs}", file=sys.stderr)
     if given.dry_run or not found:
         return DONE
+    if problem := online_problem():
+        print(f"argmax-vae: nothing is uploaded: {problem}", file=sys.stderr)
+        return SOME_FAILED
     done = subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, found)], check=False)
     return DONE if done.returncode == 0 else SOME_FAILED
 

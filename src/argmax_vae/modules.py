@@ -114,8 +114,9 @@ class RuntimeConfig:
     `channels_last`: order images in memory as (height, width, channels) for convolutions; `precision`: of the factors
     of matrix products and convolutions in training, float32, on CUDA tf32, or bfloat16, parameters and sums being
     float32; `chunk`: steps per Lightning batch; `compile`: use torch.compile; `candidates`: form of the candidate
-    losses; `graph`: capture the step as a CUDA graph; `checkpoint_every`: epochs. `chunk` and `checkpoint_every` are 0
-    for what suits the device (`on`).
+    losses; `graph`: capture the step as a CUDA graph; `checkpoint_every`, `checkpoint_minutes`: at the end of so many
+    epochs, and of an epoch when so much time has gone by, what a run goes on from is written. `chunk` and
+    `checkpoint_every` are 0 for what suits the device (`on`).
     """
 
     device: str = "auto"
@@ -127,6 +128,7 @@ class RuntimeConfig:
     candidates: str = "auto"
     graph: bool = True
     checkpoint_every: int = 0
+    checkpoint_minutes: float = 3.0
 
     def __post_init__(self) -> None:
         require_one_of("runtime.device", self.device, ("auto", "cpu", "cuda"))
@@ -134,6 +136,7 @@ class RuntimeConfig:
         require_one_of("runtime.candidates", self.candidates, FORMS)
         for name, smallest in (("processes", 1), ("chunk", 0), ("checkpoint_every", 0)):
             require_count(f"runtime.{name}", getattr(self, name), smallest)
+        require(self.checkpoint_minutes >= 0, "runtime.checkpoint_minutes", self.checkpoint_minutes, "at least 0")
 
     def on(self, device: str) -> "RuntimeConfig":
         """This with the choices that are left to the device, cpu or cuda: steps are quick on CUDA, Lightning is not."""

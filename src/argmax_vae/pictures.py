@@ -1,10 +1,12 @@
 """Grids of images: samples from the prior, and test images above their reconstructions."""
 
+from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from argmax_vae.data.binarization import prepare_for_evaluation
@@ -82,3 +84,14 @@ def pictures_of(module: DiscreteVAE, dataset: Dataset, columns: int = 10) -> Pic
         grid(samples.unflatten(0, (5, columns)), dataset.shape),
         grid(torch.stack([images, reconstructions]), dataset.shape),
     )
+
+
+def stored_pictures(directory: Path) -> Pictures | None:
+    """The pictures in a run's directory, if both are there."""
+    try:
+        samples, reconstructions = (
+            np.asarray(Image.open(directory / f"{name}.png")) / 255 for name in ("samples", "reconstructions")
+        )
+    except OSError:
+        return None
+    return Pictures(samples, reconstructions)

@@ -5,9 +5,12 @@ run's numbers do not depend on how many processes share it, up to the rounding o
 """
 
 import os
+import signal
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from multiprocessing.queues import SimpleQueue
 from typing import Any
 
@@ -18,6 +21,7 @@ from torch import Tensor
 
 from argmax_vae import streams
 from argmax_vae.errors import UsageError
+from argmax_vae.interruption import interruptible
 from argmax_vae.randomness import NoiseSource
 
 
@@ -56,6 +60,10 @@ class Part:
         return torch.cat(parts, -1)
 
 
+INTERRUPTED = 130
+"""The exit code of a process that a signal interrupted."""
+SECONDS_TO_END = 60.0
+"""How long processes that are asked to end may take."""
 WHOLE = Part()
 """All of a batch, for a run in one process."""
 
@@ -91,17 +99,39 @@ def free_port() -> int:
 def in_processes(count: int, function: Callable[..., object], *arguments: Any) -> None:
     """Call `function(part, *arguments)` in that many new processes, and wait for them.
 
-    Raises UsageError when one of them does, and torch.multiprocessing.ProcessRaisedException, with its traceback, when
-    one fails otherwise; the others are then ended. One that is interrupted ends without a word.
+    Raises UsageError when one of them does, KeyboardInterrupt when this process or one of them is interrupted, and an
+    exception of torch.multiprocessing, with its traceback, when one fails otherwise; the others are ended.
     """
     threads = max(1, torch.get_num_threads() // count)
     refusals = torch.multiprocessing.get_context("spawn").SimpleQueue()
+    given = (count, free_port(), threads, refusals, function, arguments)
+    context = torch.multiprocessing.spawn(enter, given, nprocs=count, join=False)
     try:
-        torch.multiprocessing.spawn(enter, (count, free_port(), threads, refusals, function, arguments), nprocs=count)
+        while not context.join():
+            pass
     except torch.multiprocessing.ProcessRaisedException:
         if not refusals.empty():
             raise UsageError(refusals.get()) from None
         raise
+    except torch.multiprocessing.ProcessExitedException as error:
+        if error.exit_code in (INTERRUPTED, -signal.SIGTERM):
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        end(context.processes)
+
+
+def end(processes: Sequence[BaseProcess]) -> None:
+    """Ask processes that still run to end, as SIGTERM does, and give them time to write what they keep."""
+    try:
+        for process in processes:
+            if process.is_alive():
+                process.terminate()
+        for process in processes:
+            process.join(SECONDS_TO_END)
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def enter(
@@ -118,7 +148,10 @@ def enter(
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "LOCAL_RANK": str(rank)}
     torch.set_num_threads(threads)
     try:
-        function(Part(rank, count), *arguments)
+        with interruptible():
+            function(Part(rank, count), *arguments)
     except UsageError as error:
         refusals.put(str(error))
         raise
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

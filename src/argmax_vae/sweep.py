@@ -20,7 +20,7 @@ from argmax_vae.report import semi_supervised, tables
 from argmax_vae.report.statistics import mean_interval
 from argmax_vae.runs import ENDED, RunDirectory
 from argmax_vae.schema import Config
-from argmax_vae.tracking import publish_table
+from argmax_vae.wandb_access import publish_table
 
 DONE, SOME_FAILED, BAD_USAGE = 0, 1, 2
 

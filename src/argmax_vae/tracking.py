@@ -1,22 +1,24 @@
 """Trackers mirror a run while it goes on: one line per evaluation with mean and interval over the seeds.
 
-The files of record are written elsewhere; losing a tracker loses no result. A tracker is told about evaluations and
-the end; `open_tracker` chooses it by configuration.
+The files of record are written elsewhere; losing a tracker loses no result. A tracker is shown all evaluations of the
+run so far, whoever made them, and logs those that it lacks; then it is told the end. `open_tracker` chooses it by
+configuration.
 """
 
 import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 
+from argmax_vae import wandb_access
 from argmax_vae.checks import require_one_of, require_text
-from argmax_vae.errors import UsageError
-from argmax_vae.files import write_csv
+from argmax_vae.files import write_atomic
 from argmax_vae.report.statistics import mean_interval
 from argmax_vae.report.style import markdown
 from argmax_vae.runs import flat
@@ -65,17 +67,26 @@ class Pictures:
 class Tracker(Protocol):
     """Where curves go while a run is going on."""
 
-    def log(self, rows: Sequence[Row]) -> None:
-        """One evaluation: a row per seed with `epoch`, `seed` and metrics in nats."""
+    def log(self, history: Sequence[Row]) -> None:
+        """All evaluations so far, in their order: a row per seed with `epoch`, `seed` and metrics in nats."""
         ...
 
-    def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures) -> None:
+    def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures | None) -> None:
         """The end of a run that succeeded: a row of final numbers per seed, and pictures."""
         ...
 
-    def close(self) -> None:
-        """Called in any case, last."""
+    def close(self, outcome: str) -> None:
+        """Called in any case, last: `outcome` is a key of EXIT_CODES."""
         ...
+
+
+EXIT_CODES = {"done": 0, "diverged": 1, "failed": 1, "interrupted": 130}
+"""How a process may leave a run, and the exit codes by which trackers know."""
+
+
+def evaluations(history: Sequence[Row]) -> list[list[Row]]:
+    """The rows of each evaluation."""
+    return [list(rows) for _, rows in groupby(history, key=lambda row: row["epoch"])]
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, float]:
@@ -100,32 +111,45 @@ class NoTracker:
     def __init__(self, config: TrackerConfig, labels: RunLabels) -> None:
         pass
 
-    def log(self, rows: Sequence[Row]) -> None:
+    def log(self, history: Sequence[Row]) -> None:
         pass
 
-    def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures) -> None:
+    def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures | None) -> None:
         pass
 
-    def close(self) -> None:
+    def close(self, outcome: str) -> None:
         pass
 
 
 class CsvTracker(NoTracker):
     """Keeps mean and interval curves in `tracker.csv` in the run's directory, one line per evaluation.
 
-    A run that goes on from a checkpoint replaces the lines after it.
+    How the run ended its directory says.
     """
 
     def __init__(self, config: TrackerConfig, labels: RunLabels) -> None:
         self.path = labels.directory / "tracker.csv"
 
-    def log(self, rows: Sequence[Row]) -> None:
-        curves = pd.DataFrame([summarise(rows)])
-        if self.path.exists():
-            before = pd.read_csv(self.path)
-            earlier = before[before["epoch"] < rows[0]["epoch"]].to_dict("records")
-            curves = pd.DataFrame([*earlier, *curves.to_dict("records")])
-        write_csv(self.path, curves)
+    def log(self, history: Sequence[Row]) -> None:
+        if history:
+            curves = pd.DataFrame([summarise(rows) for rows in evaluations(history)])
+            write_atomic(self.path, lambda temporary: curves.to_csv(temporary, index=False))
+
+
+class GrowingTracker(NoTracker):
+    """A tracker to whose record lines are only added: `epoch` is the last one that it has."""
+
+    epoch: float = 0
+
+    def log(self, history: Sequence[Row]) -> None:
+        for rows in evaluations(history):
+            if rows[0]["epoch"] > self.epoch:
+                self.add(rows)
+                self.epoch = rows[0]["epoch"]
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """One evaluation, later than all before."""
+        raise NotImplementedError
 
 
 def final_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -149,30 +173,42 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join("|" + "|".join(markdown(str(cell)) for cell in line) + "|" for line in lines)
 
 
-class TensorBoardTracker(NoTracker):
-    """Writes configuration, mean and interval curves, then final means, a table of the seeds, and pictures."""
+class TensorBoardTracker(GrowingTracker):
+    """Writes configuration, mean and interval curves, then final means, a table of the seeds, and pictures.
+
+    Every process that goes on with a run writes all of it, in place of the events of the one before.
+    """
 
     def __init__(self, config: TrackerConfig, labels: RunLabels) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(labels.directory / "tensorboard"))
+        directory = labels.directory / "tensorboard"
+        for before in directory.glob("events.out.tfevents.*"):
+            before.unlink()
+        self.writer = SummaryWriter(str(directory))
         self.writer.add_text("config", markdown_table([{"key": k, "value": v} for k, v in flat(labels.config)]))
 
-    def log(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[Row]) -> None:
         summary = summarise(rows)
         for name, value in summary.items():
             if name != "epoch":
                 self.writer.add_scalar(name, value, int(summary["epoch"]))
 
-    def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures) -> None:
-        for name, picture in (("samples", pictures.samples), ("reconstructions", pictures.reconstructions)):
+    def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures | None) -> None:
+        for name, picture in named(pictures):
             self.writer.add_image(name, picture, dataformats="HWC"[: picture.ndim])
         self.writer.add_text("seeds", markdown_table(rows))
         for name, value in final_summary(rows).items():
             self.writer.add_scalar(f"final/{name}", value)
 
-    def close(self) -> None:
+    def close(self, outcome: str) -> None:
+        self.writer.add_text("outcome", outcome)
         self.writer.close()
+
+
+def named(pictures: Pictures | None) -> list[tuple[str, np.ndarray]]:
+    """Pictures with their names."""
+    return [("samples", pictures.samples), ("reconstructions", pictures.reconstructions)] if pictures else []
 
 
 BEST = {
@@ -186,10 +222,12 @@ BEST = {
 """What wandb keeps of a curve as its summary: the direction in which it is better."""
 
 
-class WandbTracker(NoTracker):
+class WandbTracker(GrowingTracker):
     """One wandb run per cell: mean and interval curves, a table of the seeds, and pictures; offline by default.
 
-    `per_seed` adds a curve for every seed. The summary has the final numbers as `final/…`.
+    `per_seed` adds a curve for every seed. The summary has the final numbers as `final/…`. Its steps are epochs: online
+    a run goes on behind the last that the server has; offline, where every process has a directory of its own, each of
+    these holds the run from its start.
     """
 
     def __init__(self, config: TrackerConfig, labels: RunLabels) -> None:
@@ -197,76 +235,45 @@ class WandbTracker(NoTracker):
 
         self.per_seed = config.per_seed
         self.wandb = wandb
-        self.run = wandb.init(
+        self.run = wandb_access.start(
+            wandb_access.usable_mode(config),
             project=config.project,
-            mode="offline" if config.mode == "offline" else "online",
             dir=str(labels.directory),
             id=labels.directory.name.rsplit("-", 1)[-1],
-            resume="allow",
             name=labels.name,
             group=labels.group or None,
             job_type="train",
             tags=list(labels.tags),
             config=dict(labels.config),
         )
+        if self.run.resumed:
+            self.epoch = self.run.step - 1
         self.run.define_metric("epoch")
         self.run.define_metric("*", step_metric="epoch")
         for name, best in BEST.items():
             self.run.define_metric(name, step_metric="epoch", summary=best)
 
-    def log(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[Row]) -> None:
         values: dict[str, float] = summarise(rows)
         if self.per_seed:
             for row in rows:
                 seed = int(row["seed"])
                 values |= {f"seed {seed}/{name}": row[name] for name in row if name not in NOT_AVERAGED}
-        self.run.log(values)
+        self.run.log(values, step=int(values["epoch"]), commit=True)
 
-    def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures) -> None:
+    def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures | None) -> None:
         columns: list[str | int] = list(rows[0])
         table = self.wandb.Table(columns=columns, data=[list(row.values()) for row in rows])
         images = {
             name: self.wandb.Image((picture * 255).round().astype(np.uint8), mode="L" if picture.ndim == 2 else "RGB")
-            for name, picture in (("samples", pictures.samples), ("reconstructions", pictures.reconstructions))
+            for name, picture in named(pictures)
         }
         self.run.log({"seeds": table, **images})
         self.run.summary.update({f"final/{name}": value for name, value in final_summary(rows).items()})
 
-    def close(self) -> None:
-        self.run.finish()
-
-
-def publish_table(config: TrackerConfig, name: str, runs: Path, paths: Sequence[Path]) -> None:
-    """Show a table in wandb as an artifact of its files and, from its csv, as a wandb table; says so if it cannot."""
-    import wandb
-
-    try:
-        run = wandb.init(
-            project=config.project,
-            mode="offline" if config.mode == "offline" else "online",
-            dir=str(runs),
-            name=f"{name}: table",
-            group=name,
-            job_type="report",
-        )
-        try:
-            artifact = wandb.Artifact(name, type="table")
-            for path in paths:
-                artifact.add_file(str(path))
-                if path.suffix == ".csv":
-                    run.log({name: wandb.Table(dataframe=pd.read_csv(path).astype(str))})
-            run.log_artifact(artifact)
-        finally:
-            run.finish()
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        print(f"argmax-vae: the table {name} is not in wandb: {reason}", file=sys.stderr)
-
-
-def offline_runs(runs: Path) -> list[Path]:
-    """Directories of wandb's offline runs below a directory of runs that are not synchronised yet."""
-    found = [*runs.glob("wandb/offline-run-*"), *runs.glob("*/wandb/offline-run-*")]
-    return sorted(path for path in found if not list(path.glob("*.wandb.synced")))
+    def close(self, outcome: str) -> None:
+        self.run.summary["outcome"] = outcome
+        self.run.finish(exit_code=EXIT_CODES[outcome])
 
 
 TRACKERS = {"none": NoTracker, "csv": CsvTracker, "tensorboard": TensorBoardTracker, "wandb": WandbTracker}
@@ -284,28 +291,32 @@ class ForgivingTracker:
         try:
             getattr(self.tracker, method)(*arguments)
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = wandb_access.first_line(error)
             print(f"argmax-vae: tracker stopped, the run goes on without it: {reason}", file=sys.stderr)
             self.tracker = None
 
-    def log(self, rows: Sequence[Row]) -> None:
-        self.attempt("log", rows)
+    def log(self, history: Sequence[Row]) -> None:
+        self.attempt("log", history)
 
-    def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures) -> None:
+    def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures | None) -> None:
         self.attempt("finish", rows, pictures)
 
-    def close(self) -> None:
-        self.attempt("close")
+    def close(self, outcome: str) -> None:
+        self.attempt("close", outcome)
+
+
+def check_tracker(config: TrackerConfig) -> None:
+    """Find out, before anything is trained, how wandb can be used. Raises UsageError when WANDB_MODE is no mode."""
+    if config.name == "wandb":
+        wandb_access.usable_mode(config)
 
 
 def open_tracker(config: TrackerConfig, labels: RunLabels) -> Tracker:
-    """The tracker that the configuration names, unable to fail a run. Raises UsageError when it cannot start."""
+    """The tracker that the configuration names, unable to fail a run: one that cannot start is told and left out."""
+    disabled = config.name == "wandb" and wandb_access.usable_mode(config) == "disabled"
     try:
-        return ForgivingTracker(TRACKERS[config.name](config, labels))
-    except UsageError:
-        raise
+        return ForgivingTracker(TRACKERS["none" if disabled else config.name](config, labels))
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UsageError(
-            f"tracker={config.name} could not start: {reason}; use tracker=csv or tracker.mode=offline"
-        ) from None
+        reason = wandb_access.first_line(error)
+        print(f"argmax-vae: tracker={config.name} cannot start, the run goes on without it: {reason}", file=sys.stderr)
+        return NoTracker(config, labels)

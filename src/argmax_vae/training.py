@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 
-from argmax_vae import joining, neighbours, runs
+from argmax_vae import interruption, joining, neighbours, runs
 from argmax_vae.attribute_vae import AttributeVAE, check_shape
 from argmax_vae.checkpoints import load_checkpoint
 from argmax_vae.checks import require
@@ -26,90 +26,21 @@ from argmax_vae.data.datasets import Dataset, is_present
 from argmax_vae.data.index_blocks import EvaluationBlocks, TrainingBlocks, loader
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
-from argmax_vae.files import claimed, require_writable, write_atomic, write_keeping
+from argmax_vae.files import claimed, require_writable, write_atomic
 from argmax_vae.mixture import AttributeConfig, GaussianMixtureConfig
 from argmax_vae.mixture_vae import MixtureVAE, check_labels
 from argmax_vae.modules import DiscreteVAE
-from argmax_vae.objective import largest_group
-from argmax_vae.pictures import pictures_of
+from argmax_vae.pictures import pictures_of, stored_pictures
 from argmax_vae.processes import WHOLE, Part, SharedBatches, in_processes
 from argmax_vae.progress import Progress
-from argmax_vae.randomness import SeedNoise
 from argmax_vae.runs import RunDirectory
+from argmax_vae.saving import Record, SaveLast, Snapshot, kept
 from argmax_vae.schema import Config
-from argmax_vae.tracking import RunLabels, Tracker, open_tracker
+from argmax_vae.tracking import RunLabels, Tracker, check_tracker, open_tracker
 
 CLAIM_SECONDS = 0.5
 """How long to wait for a claim: longer than a look at a run's status takes, which holds it too."""
 HISTORY_COLUMNS = ("epoch", "seed", "validation_bound", "test_bound")
-
-
-class Record(pl.Callback):
-    """Writes metrics and checkpoints at evaluations, feeds the tracker, and stops when every seed has diverged."""
-
-    def __init__(self, run: RunDirectory, tracker: Tracker, every: int, config_identity: str) -> None:
-        self.run, self.tracker, self.every = run, tracker, every
-        self.identity = config_identity
-        self.seconds_before = 0.0
-        self.started = time.monotonic()
-        self.last_saved = 0
-
-    @property
-    def seconds(self) -> float:
-        return self.seconds_before + time.monotonic() - self.started
-
-    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        assert isinstance(module, DiscreteVAE)
-        rehearse(module)
-
-    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        assert isinstance(module, DiscreteVAE)
-        if not trainer.is_global_zero:
-            return
-        self.run.write_table("metrics.csv", module.history)
-        self.tracker.log(module.history[-len(module.seeds) :])
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        assert isinstance(module, DiscreteVAE)
-        if bool((module.diverged_epoch >= 0).all()):
-            trainer.should_stop = True
-
-    def save(self, trainer: pl.Trainer) -> None:
-        """All processes come here, for Lightning to wait for them; the first one writes."""
-        if trainer.is_global_zero:
-            write_keeping(self.run.checkpoint, self.run.previous, trainer.save_checkpoint)
-        else:
-            trainer.save_checkpoint(self.run.checkpoint)
-
-    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["identity"] = self.identity
-        checkpoint["seconds"] = self.seconds
-
-    def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        self.seconds_before = checkpoint["seconds"]
-
-
-def rehearse(module: DiscreteVAE) -> None:
-    """Evaluate a chunk of images as at the end, so that what lacks memory then does so before the first step."""
-    config, split = module.trainer_config, module.final_splits[-1]
-    count = min(config.evaluation_batch, len(module.test_pixels))
-    most = largest_group(count)
-    noise = SeedNoise(module.seeds, module.device).restart(0, "final")
-    indices = torch.arange(count, device=module.device)
-    samples, importance = min(config.final_samples, most), min(config.importance_samples, most)
-    module.evaluate_chunk(module.best, split, indices, samples, noise, importance)
-
-
-class SaveLast(pl.Callback):
-    """Saves the checkpoint to resume from, after the epoch's other callbacks and bookkeeping are done."""
-
-    def __init__(self, record: Record) -> None:
-        self.record = record
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        epoch = trainer.current_epoch + 1
-        if epoch % self.record.every == 0 or epoch == trainer.max_epochs:
-            self.record.save(trainer)
 
 
 @contextmanager
@@ -165,13 +96,15 @@ def build(config: Config, dataset: Dataset, part: Part = WHOLE) -> DiscreteVAE:
     return DiscreteVAE(dataset, **parts)
 
 
-def lightning_trainer(config: Config, device: str, callbacks: list[pl.Callback], part: Part = WHOLE) -> pl.Trainer:
+def lightning_trainer(
+    config: Config, device: str, callbacks: list[pl.Callback], part: Part = WHOLE, saving: Sequence[Any] = ()
+) -> pl.Trainer:
     """A Lightning trainer that leaves files, logging and checkpoints to this package, and SLURM's jobs to engines."""
     return pl.Trainer(
         accelerator="gpu" if device == "cuda" else "cpu",
         devices=part.count,
         strategy=SharedBatches() if part.count > 1 else "auto",
-        plugins=LightningEnvironment(),
+        plugins=[LightningEnvironment(), *saving],
         max_epochs=config.trainer.epochs,
         check_val_every_n_epoch=config.trainer.evaluate_every,
         callbacks=callbacks,
@@ -222,6 +155,7 @@ def prerequisites(config: Config) -> tuple[str, Dataset]:
     rounds = device == "cpu" and config.runtime.precision == "tf32"
     require(not rounds, "runtime.precision", "tf32", "float32 or bfloat16 on a CPU; only CUDA multiplies in tf32")
     require_writable(Path(config.paths.runs))
+    check_tracker(config.tracker)
     dataset = config.data.load(Path(config.paths.data))
     images = len(dataset.train.pixels)
     require(
@@ -265,9 +199,10 @@ def train(config: Config, plain: dict[str, Any]) -> str:
         return run.status
     device, dataset = prerequisites(config)
     data = DIGESTS[str(config.data), config.paths.data] = dataset.digest
-    with claimed(run.claim, CLAIM_SECONDS) as mine:
+    with interruption.interruptible(), claimed(run.claim, CLAIM_SECONDS) as mine:
         if not mine or run.has_ended:
             return run.status if run.has_ended else "running"
+        continues = None
         try:
             continues = None if run.resumes else neighbours.shorter(plain, data)
             parts = neighbours.Parts({}, []) if run.resumes or continues else neighbours.parts(plain, data)
@@ -280,8 +215,10 @@ def train(config: Config, plain: dict[str, Any]) -> str:
                     raise KeyboardInterrupt
                 return run.status
             return fit(config, plain, run, dataset, device, continues)
-        except (UsageError, KeyboardInterrupt):
+        except UsageError:
             raise
+        except KeyboardInterrupt as interrupted:
+            raise KeyboardInterrupt(str(interrupted) or kept(run, config.trainer.epochs, continues)) from None
         except Exception:
             run.fail(traceback.format_exc())
             return "failed"
@@ -300,7 +237,7 @@ def train_rest(
             run.fail(f"seeds {parts.missing}: {RunDirectory.of(rest).reason}")
             return status
         found[RunDirectory.of(rest)] = parts.missing
-    return joining.join(run, plain, found, data)
+    return track_joined(config, plain, run, joining.join(run, plain, found, data))
 
 
 def fit_part(part: Part, config: Config, plain: dict[str, Any], continues: RunDirectory | None) -> None:
@@ -323,26 +260,22 @@ def fit(
 
     `callbacks` come before this package's own.
 
-    Lightning turns Ctrl-C and SIGTERM into SystemExit; both leave here as KeyboardInterrupt.
+    When it is interrupted, the state after the last whole epoch is written. Lightning turns KeyboardInterrupt into
+    SystemExit; both leave here as KeyboardInterrupt.
     """
     config_identity = runs.identity(plain)
     checkpoint = resumable(run, config_identity, continues)
     module = build(config, dataset, part)
-    labels = RunLabels(
-        name=f"{config.model.latents} {config.estimator.name}, KL {config.objective.kl}"
-        + (f", {config.supervision.labels} labels" if config.supervision.labels else ""),
-        group=config.table,
-        tags=tuple(filter(None, (config.data.name, config.protocol, runs.commit()[0]))),
-        config=plain,
-        directory=run.path,
-    )
-    tracker = open_tracker(replace(config.tracker, name="none") if part.rank else config.tracker, labels)
+    tracker = tracker_of(config, plain, run, part)
+    outcome = "failed"
+    runtime = config.runtime.on(device)
+    save_last = SaveLast(run, Snapshot(), runtime)
     try:
-        runtime = config.runtime.on(device)
-        record = Record(run, tracker, runtime.checkpoint_every, config_identity)
+        record = Record(run, tracker, config_identity)
         progress = [] if part.rank else [Progress(run.path.name, config.trainer.epochs)]
         with quiet_lightning():
-            trainer = lightning_trainer(config, device, [*callbacks, record, *progress, SaveLast(record)], part)
+            watching = [*callbacks, record, *progress, save_last]
+            trainer = lightning_trainer(config, device, watching, part, [save_last.snapshot])
             blocks = TrainingBlocks(
                 len(dataset.train.pixels),
                 config.seeds,
@@ -370,11 +303,40 @@ def fit(
         done = {"status": status, "seeds": list(config.seeds), "seconds": round(seconds, 3)}
         runs.write_json(run.path / "done.json", done)
         run.previous.unlink(missing_ok=True)
+        outcome = status
         return status
-    except SystemExit as error:
+    except (SystemExit, KeyboardInterrupt) as error:
+        outcome = "interrupted"
+        try:
+            save_last.write()
+        except UsageError as refusal:
+            print(f"argmax-vae: {refusal}", file=sys.stderr)
         raise KeyboardInterrupt from error
     finally:
-        tracker.close()
+        tracker.close(outcome)
+
+
+def tracker_of(config: Config, plain: dict[str, Any], run: RunDirectory, part: Part = WHOLE) -> Tracker:
+    """The tracker of a run, of which the first of the processes that share it tells."""
+    labels = RunLabels(
+        name=f"{config.model.latents} {config.estimator.name}, KL {config.objective.kl}"
+        + (f", {config.supervision.labels} labels" if config.supervision.labels else ""),
+        group=config.table,
+        tags=tuple(filter(None, (config.data.name, config.protocol, runs.commit()[0]))),
+        config=plain,
+        directory=run.path,
+    )
+    return open_tracker(replace(config.tracker, name="none") if part.rank else config.tracker, labels)
+
+
+def track_joined(config: Config, plain: dict[str, Any], run: RunDirectory, status: str) -> str:
+    """Show the tracker a run that was joined from others, from its files; returns the status."""
+    tracker = tracker_of(config, plain, run)
+    history, rows = (cast(list[dict[str, Any]], table.to_dict("records")) for table in (run.metrics(), run.seeds()))
+    tracker.log(history)
+    tracker.finish(rows, stored_pictures(run.path))
+    tracker.close(status)
+    return status
 
 
 def save_best(run: RunDirectory, module: DiscreteVAE, config_identity: str) -> None:
