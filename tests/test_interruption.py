@@ -73,7 +73,7 @@ def test_the_last_whole_epoch_is_kept_and_said(
     assert capsys.readouterr().err.splitlines()[-1] == f"argmax-vae: interrupted; {told}"
     assert run.status == "interrupted"
     assert (load_checkpoint(run.checkpoint)["epoch"] + 1 if run.resumes else 0) == kept
-    assert train(tmp_path, *OVERRIDES).is_done
+    assert train(tmp_path, *OVERRIDES).has_ended
     pd.testing.assert_frame_equal(metrics(run), metrics(whole), check_exact=True)
     found, expected = (seeds(each).drop(columns="path") for each in (run, whole))
     pd.testing.assert_frame_equal(found, expected, check_exact=True)

@@ -351,7 +351,7 @@ def mirrored(run: RunDirectory, name: str) -> tuple[list[int], str, bool]:
     """Epochs in a tracker's record of a run, the outcome that it says, and whether it has the final numbers."""
     if name == "csv":
         frame = pd.read_csv(run.path / "tracker.csv")
-        return list(frame["epoch"]), run.status, run.is_done
+        return list(frame["epoch"]), run.status, run.has_ended
     if name == "tensorboard":
         events = events_of(run)
         (outcome,) = text_of(events, "outcome")
