@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format figure1 figure2 section61 bench report clean
+.PHONY: help install demo test test-slow test-lowest lint format figure1 figure2 section61 bench report clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -25,6 +25,20 @@ test: install  ## run the tests, on two processors if there are
 
 test-slow: install  ## run the tests that take minutes, too
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+LOWEST := $(VENV)/lowest
+LOWEST_TORCH := $(shell sed -nE 's/^ *"(torch|torchvision)>=([0-9.]+),.*/\1==\2.*/p' pyproject.toml)
+
+$(LOWEST)/installed: $(VENV)/installed
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
+	grep -vE '^(torch|torchvision|triton|setuptools|cuda-[a-z]+|nvidia-[a-z0-9-]+)==' constraints.txt > $(LOWEST)/constraints.txt
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --constraint $(LOWEST)/constraints.txt \
+		--requirements pyproject.toml $(LOWEST_TORCH:%='%') pytest pytest-xdist beartype
+	touch $@
+
+test-lowest: $(LOWEST)/installed  ## run the tests of compilation on the lowest supported version of PyTorch
+	PYTHONPATH=src $(LOWEST)/bin/python -m pytest --numprocesses auto --maxprocesses 2 --dist worksteal -m "slow or not slow" \
+		tests/test_compilation.py tests/test_steps.py tests/test_training.py::test_compiled_steps_equal_eager_ones
 
 lint: install  ## check style and types
 	$(BIN)/ruff check .

@@ -78,6 +78,11 @@ def exp_concrete_sample(
     return ((logits + gumbel) / temperature).log_softmax(-1)
 
 
+def log_temperature(temperature: Float[Tensor, ""] | float, logits: Tensor) -> Float[Tensor, ""] | float:
+    """log τ, on the device of the logits and of their kind, or a number if τ is one."""
+    return temperature.to(logits.dtype).log() if isinstance(temperature, Tensor) else math.log(temperature)
+
+
 def exp_concrete_log_density(
     log_codes: Float[Tensor, "*samples_batch n k"],
     logits: Float[Tensor, "*batch n k"],
@@ -89,7 +94,7 @@ def exp_concrete_log_density(
     """
     k = logits.shape[-1]
     score = logits - temperature * log_codes
-    scale = math.lgamma(k) + (k - 1) * torch.as_tensor(temperature, dtype=logits.dtype).log()
+    scale = math.lgamma(k) + (k - 1) * log_temperature(temperature, logits)
     return scale + score.sum(-1) - k * score.logsumexp(-1)
 
 
@@ -157,7 +162,7 @@ def logistic_log_density(
     (Maddison et al. 2016, appendix B): log τ − τy + log α − 2 log(1 + exp(−τy + log α)), log α the one logit.
     """
     centred = logits - temperature * scores
-    return torch.as_tensor(temperature, dtype=logits.dtype).log() + centred - 2 * F.softplus(centred)
+    return log_temperature(temperature, logits) + centred - 2 * F.softplus(centred)
 
 
 def relaxed_kl(

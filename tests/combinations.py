@@ -1,0 +1,108 @@
+"""Every estimator with every model, objective and phase that it fits, as small modules that are ready to step."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+
+from argmax_vae import training
+from argmax_vae.data.datasets import Dataset, Images
+from argmax_vae.errors import UsageError
+from argmax_vae.estimators import ESTIMATORS
+from argmax_vae.mixture import AttributeConfig, MixtureConfig
+from argmax_vae.mixture_vae import MixtureVAE
+from argmax_vae.modules import DeepConfig, DiscreteVAE, ModelConfig, RuntimeConfig, TrainerConfig
+from argmax_vae.objective import ObjectiveConfig
+from argmax_vae.schema import Config, DataConfig
+from argmax_vae.supervision import SupervisionConfig
+
+SHAPE = (1, 4, 4)
+BATCH = 4
+SEEDS = [0, 1]
+SMALL_MIXTURE = {"latents": "1x2", "gaussian": 2, "row": 3, "component_hidden": [4]}
+MODELS: dict[str, ModelConfig] = {
+    "linear": ModelConfig(latents="3x2"),
+    "one latent": ModelConfig(latents="1x2"),
+    "one_hidden": ModelConfig(name="one_hidden", latents="3x2", hidden=[5]),
+    "deep": DeepConfig(latents="3x2", hidden=[6, 5]),
+    "mixture": MixtureConfig(hidden=[5], discrete_hidden=[4], decoder_hidden=[5], **SMALL_MIXTURE),
+    "attributes": AttributeConfig(channels=[2, 3], dropout=0.5, **SMALL_MIXTURE),
+}
+PHASES = ("unlabelled", "labelled", "both")
+
+
+@dataclasses.dataclass(frozen=True)
+class Combination:
+    """What decides which code a step runs."""
+
+    model: str
+    estimator: str
+    kl: str = "analytic"
+    phase: str = "unlabelled"
+    loss: str = "cross_entropy"
+
+    def __str__(self) -> str:
+        return "-".join(dataclasses.astuple(self)[: None if self.phase != "unlabelled" else 4]).replace(" ", "_")
+
+    def config(self) -> Config:
+        """Raises UsageError when the choices do not fit together."""
+        supervision = SupervisionConfig()
+        if self.phase != "unlabelled":
+            supervision = SupervisionConfig(
+                training="sequential" if self.phase == "labelled" else "joint",
+                labels=2,
+                labelled_batch=2,
+                labelled_visits=1,
+                loss=self.loss,
+            )
+        return Config(
+            data=DataConfig(name="digits", binarization="dynamic"),
+            model=MODELS[self.model],
+            estimator=ESTIMATORS[self.estimator].config_class(),
+            objective=ObjectiveConfig(kl=self.kl),
+            supervision=supervision,
+            trainer=TrainerConfig(batch=BATCH),
+            runtime=RuntimeConfig(compile=False),
+            seeds=SEEDS,
+        )
+
+    def fits(self) -> bool:
+        try:
+            self.config()
+        except UsageError:
+            return False
+        return True
+
+    def module(self) -> DiscreteVAE:
+        """On the CPU, at the start of an epoch of the phase."""
+        module = training.build(self.config(), images())
+        module.prepare_steps(module.configure_optimizers())
+        module.on_train_epoch_start()
+        if isinstance(module, MixtureVAE):
+            assert module.phase == self.phase
+        return module
+
+
+def images(number: int = 8) -> Dataset:
+    """Random images of two classes."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (number, SHAPE[0] * SHAPE[1] * SHAPE[2]), generator=generator, dtype=torch.uint8)
+    split = Images(pixels, torch.arange(number) % 2)
+    return Dataset("random", SHAPE, split, split, split, binary=False)
+
+
+def combinations() -> Iterator[Combination]:
+    """Every estimator with every model and phase, and with every objective and loss of labels on one of them."""
+    for estimator in ESTIMATORS:
+        loss = "label" if estimator.startswith("direct") else "cross_entropy"
+        for model in MODELS:
+            phases = PHASES if model == "mixture" else ("both",) if model == "attributes" else ("unlabelled",)
+            yield from (Combination(model, estimator, phase=phase, loss=loss) for phase in phases)
+        yield Combination("linear", estimator, kl="concrete")
+        yield Combination("mixture", estimator, kl="folded", phase="both", loss="augmented")
+    yield Combination("linear", "direct", kl="none")
+    yield Combination("linear", "direct", kl="folded")
+    yield Combination("mixture", "gumbel_softmax", kl="concrete", phase="both", loss="relaxed_cross_entropy")
+
+
+COMBINATIONS = [combination for combination in combinations() if combination.fits()]
