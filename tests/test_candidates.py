@@ -323,7 +323,7 @@ def test_the_triton_kernel_compiles_without_a_device() -> None:
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("spread", [1.0, 14.0, 45.0, 200.0])
-@pytest.mark.parametrize("shape", [(1, 2, 1), (1, 17, 33), (3, 10, 64), (20, 10, 784), (2, 2, 784)])
+@pytest.mark.parametrize("shape", [(1, 17, 33), (20, 10, 784), (2, 2, 784)])
 def test_the_triton_kernel_on_the_device(
     shape: tuple[int, int, int], spread: float, generator: torch.Generator
 ) -> None:
