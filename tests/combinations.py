@@ -11,8 +11,9 @@ from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.mixture import AttributeConfig, MixtureConfig
 from argmax_vae.mixture_vae import MixtureVAE
-from argmax_vae.modules import DeepConfig, DiscreteVAE, ModelConfig, RuntimeConfig, TrainerConfig
+from argmax_vae.modules import DeepConfig, DiscreteVAE, ModelConfig, TrainerConfig
 from argmax_vae.objective import ObjectiveConfig
+from argmax_vae.runtime import RuntimeConfig
 from argmax_vae.schema import Config, DataConfig
 from argmax_vae.supervision import SupervisionConfig
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from argmax_vae.counter_noise import MASK, CounterStream, philox
-from argmax_vae.randomness import PURPOSES, NoiseSource
+from argmax_vae.counter_noise import MASK, CounterNoise, CounterStreams, philox
+from argmax_vae.randomness import PURPOSES, NoiseSource, chosen_noise
 from chance import FALSE_ALARM, counts_p_value
 
 PI = (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344, 0xA4093822, 0x299F31D0)
@@ -19,8 +19,10 @@ KNOWN_ANSWERS = {
 """Of the file kat_vectors of Random123, the authors' library: counter and key, then words."""
 
 
-def stream(seeds: list[int], epoch: int = 0, purpose: str = "noise", step: int = 0) -> CounterStream:
-    return CounterStream(seeds, torch.tensor(step)).restart(epoch, purpose)
+def source(seeds: list[int], epoch: int = 0, purpose: str = "noise", step: int = 0) -> CounterNoise:
+    streams = CounterStreams(seeds, torch.tensor(step))
+    streams.restart(epoch)
+    return streams.of_step(purpose)
 
 
 @pytest.mark.parametrize("given", KNOWN_ANSWERS, ids=["zeros", "ones", "digits of π"])
@@ -33,8 +35,8 @@ def test_known_answers(given: tuple[int, ...]) -> None:
 
 
 def test_numbers_are_words_of_their_counters() -> None:
-    """Key (seed, epoch · 256 + purpose), counter (step, element, call, 0); 24 bits of every word, words in order."""
-    noise = stream([4, 9], epoch=3, purpose="dropout", step=7).of_step()
+    """Key (seed, epoch), counter (step, element, call, purpose); the upper 24 bits of every word, words in order."""
+    noise = source([4, 9], epoch=3, purpose="dropout", step=7)
     assert isinstance(noise, NoiseSource)
     noise.uniform((2, 1))
     drawn = noise.uniform((2, 2, 3), samples=5)
@@ -43,9 +45,8 @@ def test_numbers_are_words_of_their_counters() -> None:
     for index, seed in enumerate((4, 9)):
         flat = drawn[:, index].flatten()
         assert len(flat) == 30
-        key = (torch.tensor(seed), 3 * 256 + PURPOSES.index("dropout"))
         for element in range(8):
-            words = philox((torch.tensor(7), element, 1, 0), key)
+            words = philox((torch.tensor(7), element, 1, PURPOSES.index("dropout")), (seed, 3))
             expected = [int(word) // 256 / 2**24 for word in words][: 30 - 4 * element]
             assert flat[4 * element : 4 * element + 4].tolist() == expected
 
@@ -54,7 +55,7 @@ def of_many_counters(number: int) -> Tensor:
     """Numbers (number, …) with few elements to a counter: of 4 seeds, 2 epochs, 2 purposes, 4 steps, 3 calls."""
     drawn = []
     for epoch, purpose, step in itertools.product((0, 299), ("noise", "gaussian"), (0, 1, 2, 77)):
-        noise = stream([0, 1, 2, 31], epoch, purpose, step).of_step()
+        noise = source([0, 1, 2, 31], epoch, purpose, step)
         drawn += [noise.uniform((4, number)) for _ in range(3)]
     return torch.stack(drawn, 1).flatten()
 
@@ -82,11 +83,9 @@ def test_neighbours_are_independent(kind: str) -> None:
     """Pairs of numbers fill the unit square evenly, by chi-square over 16 × 16 fields at FALSE_ALARM."""
     number = 100_000
     if kind in NEIGHBOURS:
-        first, second = (
-            stream(**{"seeds": [0], **choices}).of_step().uniform((1, number)) for choices in NEIGHBOURS[kind]
-        )
+        first, second = (source(**{"seeds": [0], **choices}).uniform((1, number)) for choices in NEIGHBOURS[kind])
     else:
-        noise = stream([0]).of_step()
+        noise = source([0])
         first, second = noise.uniform((1, number)), noise.uniform((1, number))
         if kind == "elements":
             first, second = first[:, :-1], first[:, 1:]
@@ -98,8 +97,8 @@ def test_neighbours_are_independent(kind: str) -> None:
 @pytest.mark.parametrize("samples", [None, 3])
 def test_a_slice_is_the_lone_seed(samples: int | None) -> None:
     seeds = [5, 0, 17]
-    together = stream(seeds, 4).of_step()
-    alone = [stream([seed], 4).of_step() for seed in seeds]
+    together = source(seeds, 4)
+    alone = [source([seed], 4) for seed in seeds]
     for _ in range(2):
         noise = together.uniform((3, 6, 2), samples)
         for index, lone in enumerate(alone):
@@ -110,22 +109,36 @@ def test_a_slice_is_the_lone_seed(samples: int | None) -> None:
 def test_keys_and_step_are_read_where_they_lie() -> None:
     """A graph that was captured once sees the keys of later epochs and the count of later steps."""
     step = torch.tensor(0)
-    source = CounterStream([1, 2], step).restart(0, "noise")
-    keys, first = source.keys, source.of_step().uniform((2, 4))
+    streams = CounterStreams([1, 2], step)
+    noise = streams.of_step("noise")
+
+    def drawn() -> Tensor:
+        noise.calls = 0
+        return noise.uniform((2, 4))
+
+    first = drawn()
     step += 1
-    second = source.of_step().uniform((2, 4))
-    assert not torch.equal(first, second)
-    assert source.restart(1, "noise").keys is keys
-    assert not torch.equal(second, source.of_step().uniform((2, 4)))
+    second = drawn()
+    streams.restart(1)
+    third = drawn()
+    assert len(torch.stack([first, second, third]).unique()) == 24
     step -= 1
-    assert torch.equal(first, source.restart(0, "noise").of_step().uniform((2, 4)))
+    streams.restart(0)
+    assert torch.equal(first, drawn())
 
 
-def test_what_a_stream_cannot_do() -> None:
+def test_what_a_source_cannot_do() -> None:
     with pytest.raises(ValueError, match="3 seeds, this source has 2"):
-        stream([0, 1]).of_step().uniform((3, 4))
-    with pytest.raises(ValueError, match="epoch 16777216"):
-        stream([0], epoch=2**24)
+        source([0, 1]).uniform((3, 4))
     with pytest.raises(ValueError, match="not in"):
-        stream([0], purpose="nonsense")
-    assert len(PURPOSES) <= 256
+        source([0], purpose="nonsense")
+
+
+def test_counters_are_the_default_on_cuda_alone() -> None:
+    for requested, device, chosen in (
+        ("auto", "cpu", "generator"),
+        ("auto", "cuda", "counter"),
+        ("generator", "cuda", "generator"),
+        ("counter", "cpu", "counter"),
+    ):
+        assert chosen_noise(requested, device) == chosen

@@ -11,9 +11,10 @@ from argmax_vae.config import cells
 from argmax_vae.data import load_dataset
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
-from argmax_vae.modules import DiscreteVAE, RuntimeConfig
+from argmax_vae.modules import DiscreteVAE
 from argmax_vae.networks import products_in
 from argmax_vae.runs import identity
+from argmax_vae.runtime import RuntimeConfig
 from helpers import TINY, cell, latents, train
 
 needs_device = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

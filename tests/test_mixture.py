@@ -1,6 +1,7 @@
 """The mixture of discrete and Gaussian latents: layout, losses, divergences and bound, against written-out ones."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Independent, Normal, kl_divergence
 from torch.nn.functional import one_hot
 
-from argmax_vae.latents import gaussian_kl, normal_from_uniform
+from argmax_vae.latents import gaussian_kl, normal_by_erfinv, normal_from_uniform
 from argmax_vae.mixture import GAUSSIAN_KL, MixtureReconstruction, mixture_bound_sums
 from argmax_vae.networks import PRECISIONS, MixtureNetworks, set_precision
 from argmax_vae.randomness import PlainNoise
@@ -167,13 +168,17 @@ def test_gaussian_divergence_against_torch_distributions(generator: torch.Genera
     torch.testing.assert_close(gaussian_kl(mean, log_variance), kl_divergence(posterior, prior))
 
 
-def test_normal_noise_is_the_inverse_distribution_function() -> None:
-    uniform = torch.tensor([0.0, 1e-6, 0.1, 0.5, 0.9, 1 - 1e-6], dtype=torch.float64)
-    expected = special.ndtri(uniform.clamp_min(2.0**-25).numpy())
-    torch.testing.assert_close(normal_from_uniform(uniform), torch.from_numpy(expected), rtol=1e-5, atol=1e-6)
-    drawn = normal_from_uniform(torch.rand(100_000, generator=torch.Generator().manual_seed(0)))
+@pytest.mark.parametrize("normal", [normal_from_uniform, normal_by_erfinv])
+def test_normal_noise_is_the_inverse_distribution_function(normal: Callable[[Tensor], Tensor]) -> None:
+    """Of uniform numbers of float32, which are multiples of 2⁻²⁴, in both tails and between."""
+    whole = torch.cat([torch.arange(1, 1000), torch.arange(1000, 2**24, 9973), 2**24 - torch.arange(1, 1000)])
+    uniform = torch.cat([torch.tensor([2.0**-25]), whole * 2.0**-24])
+    expected = torch.from_numpy(special.ndtri(uniform.double().numpy()))
+    torch.testing.assert_close(normal(uniform).double(), expected, rtol=2e-6, atol=2e-7)
+    drawn = normal(torch.rand(100_000, generator=torch.Generator().manual_seed(0)))
     assert drawn.isfinite().all()
     assert stats.kstest(drawn.numpy(), "norm").pvalue > FALSE_ALARM
+    assert float(normal_from_uniform(torch.tensor(0.0, dtype=torch.float64))) == pytest.approx(special.ndtri(2.0**-25))
 
 
 def test_divergence_of_the_mixture_against_monte_carlo(generator: torch.Generator) -> None:

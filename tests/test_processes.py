@@ -10,16 +10,17 @@ import pandas as pd
 import pytest
 import torch
 
+from argmax_vae.counter_noise import streams_of
 from argmax_vae.errors import UsageError
 from argmax_vae.interruption import interruptible
 from argmax_vae.processes import Part, in_processes
-from argmax_vae.randomness import SeedNoise
+from argmax_vae.randomness import NoiseSource
 from helpers import cell, metrics, train
 
 COMMON = ("estimator=reinforce", "data.binarization=dynamic", "seeds=[3,4]")
 LABELS = ("model=mixture", "supervision=joint", "supervision.labels=100", "supervision.loss=cross_entropy")
 CHOICES = {
-    "moving average": (*COMMON, "estimator.baseline=moving_average"),
+    "moving average, noise from counters": (*COMMON, "estimator.baseline=moving_average", "runtime.noise=counter"),
     "labels": (*COMMON, *LABELS, "model.latents=1x10"),
     "labels first": (
         *(*COMMON, *LABELS, "model.latents=1x10"),
@@ -34,11 +35,14 @@ def test_parts_make_the_whole() -> None:
 
 
 @pytest.mark.parametrize("samples", [None, 3])
-def test_noise_of_the_parts_is_that_of_the_whole(samples: int | None) -> None:
+@pytest.mark.parametrize("noise", ["generator", "counter"])
+def test_noise_of_the_parts_is_that_of_the_whole(noise: str, samples: int | None) -> None:
     axis = 1 if samples is None else 2
 
-    def source() -> SeedNoise:
-        return SeedNoise([0, 5], "cpu").restart(0, "noise")
+    def source() -> NoiseSource:
+        streams = streams_of(noise, ["noise"], [0, 5], torch.tensor(0))
+        streams.restart(0)
+        return streams.of_step("noise")
 
     whole = source().uniform((2, 12, 7), samples)
     parts = [Part(rank, 2).noise(source(), 8, 4).uniform((2, 6, 7), samples) for rank in range(2)]

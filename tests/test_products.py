@@ -13,8 +13,8 @@ from argmax_vae import bench, products, training
 from argmax_vae.config import Config
 from argmax_vae.data import Dataset, Images
 from argmax_vae.estimators import ESTIMATORS
-from argmax_vae.modules import RuntimeConfig
 from argmax_vae.products import seed_product
+from argmax_vae.runtime import RuntimeConfig
 from argmax_vae.steps import CompiledOrEager
 from helpers import cell, latents
 

@@ -215,7 +215,7 @@ def test_when_capture_is_refused_steps_go_on_one_by_one(in_step: bool, monkeypat
         return result
 
     reason = "ValueError: a number is read on the host" if in_step else "RuntimeError: CUDA error: operation failed"
-    captured = CapturedSteps(step, problem.draw, problem.state)
+    captured = CapturedSteps(step, problem.draw, problem.state, 3)
     with pytest.warns(UserWarning, match=f"capture as a CUDA graph was refused, .*: {reason}"):
         losses = captured.run(problem.block())
     assert captured.path.startswith(f"step by step: {reason}")
@@ -230,7 +230,7 @@ def test_when_capture_is_refused_steps_go_on_one_by_one(in_step: bool, monkeypat
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_capturing_puts_the_state_back() -> None:
     problem, plain = Descent("cuda"), Descent("cuda")
-    captured = CapturedSteps(problem.step, problem.draw, problem.state).run(problem.block())
+    captured = CapturedSteps(problem.step, problem.draw, problem.state, 3).run(problem.block())
     eager = EagerSteps(plain.step, plain.draw).run(plain.block())
     torch.testing.assert_close(captured, eager, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(problem.parameter, plain.parameter, rtol=1e-6, atol=1e-6)
@@ -244,7 +244,7 @@ def test_a_capture_that_reads_the_device_is_refused_and_steps_go_on() -> None:
     def step(indices: Tensor, noise: Noise) -> Tensor:
         return problem.step(indices, noise) + noise["target"].sum().item() * 0
 
-    captured = CapturedSteps(step, problem.draw, problem.state)
+    captured = CapturedSteps(step, problem.draw, problem.state, 3)
     with pytest.warns(UserWarning, match="capture as a CUDA graph was refused"):
         losses = captured.run(problem.block())
     eager = EagerSteps(plain.step, plain.draw).run(plain.block())

@@ -206,8 +206,13 @@ def test_labelled_images_are_seen_in_as_many_passes_as_asked_for(tmp_path: Path)
     assert seeds(run)[["steps", "labelled_epochs"]].to_numpy().tolist() == [[10 + 2 * 6, 2]]
     module = started(tmp_path, *PASSES, "seeds=[0,1]")
     assert (module.labelled_steps, module.labelled_epochs) == (10, 2)
-    drawn = torch.cat([module.draw()["labelled"] for _ in range(10)], 1)
-    assert all(torch.bincount(positions).tolist() == [2] * 50 for positions in drawn)
+    drawn = []
+    for step in range(10):
+        if step % 6 == 0:
+            module.on_train_epoch_start()
+        drawn.append(module.draw()["labelled"])
+        module.steps_done += 1
+    assert all(torch.bincount(positions).tolist() == [2] * 50 for positions in torch.cat(drawn, 1))
 
 
 @pytest.mark.parametrize(

@@ -315,7 +315,7 @@ def steps_of(module: DiscreteVAE, count: int) -> torch.Tensor:
     optimizer = module.configure_optimizers()
     module.optimizers = lambda: SimpleNamespace(optimizer=optimizer)
     module.on_fit_start()
-    module.noise.restart(0, "noise")
+    module.noise.restart(0)
     return module.runner.run(indices.to(module.device))
 
 

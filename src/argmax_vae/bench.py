@@ -18,9 +18,10 @@ from argmax_vae.data.datasets import Dataset, Images
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.files import write_csv
-from argmax_vae.modules import DiscreteVAE, ModelConfig, RuntimeConfig
+from argmax_vae.modules import DiscreteVAE, ModelConfig
 from argmax_vae.networks import products_in
 from argmax_vae.runs import device_name
+from argmax_vae.runtime import RuntimeConfig
 from argmax_vae.training import build
 
 IMAGES = 2000

@@ -11,13 +11,12 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from argmax_vae.randomness import PURPOSES
+from argmax_vae.randomness import PURPOSES, GeneratorStreams, Streams, chosen_noise
 
 ROUNDS = 10
 MASK = 0xFFFFFFFF
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
-PURPOSE_BITS = 8
 
 Word = Tensor | int
 """32 bits, as non-negative int64 numbers."""
@@ -47,13 +46,14 @@ def philox(counter: tuple[Word, Word, Word, Word], key: tuple[Word, Word]) -> tu
 
 
 class CounterNoise:
-    """The noise source of one step: its counters are (step, element, call), its keys those of the seeds.
+    """The noise source of one step and purpose: keys are (seed, epoch), counters (step, element, call, purpose).
 
     An element is four numbers that follow each other. Calls are counted from 0.
     """
 
-    def __init__(self, keys: Int64[Tensor, "2 seeds 1"], step: Int64[Tensor, ""]) -> None:
+    def __init__(self, keys: Int64[Tensor, "2 seeds 1"], step: Int64[Tensor, ""], purpose: str) -> None:
         self.keys, self.step = keys, step
+        self.purpose = PURPOSES.index(purpose)
         self.calls = 0
 
     def uniform(self, shape: Sequence[int], samples: int | None = None) -> Float[Tensor, "..."]:
@@ -66,36 +66,36 @@ class CounterNoise:
             raise ValueError(f"shape {tuple(shape)} has {seeds} seeds, this source has {self.keys.shape[1]}")
         inner = rest if samples is None else [samples, *rest]
         size = math.prod(inner)
-        # The element is no factor of the first products: Triton would compute them from an index in 32 bits.
+        # The element is no factor of the first products: Triton could compute them from an index in 32 bits.
         elements = torch.arange(-(-size // 4), device=self.keys.device)
-        words = philox((self.step, elements, self.calls, 0), (self.keys[0], self.keys[1]))
+        words = philox((self.step, elements, self.calls, self.purpose), (self.keys[0], self.keys[1]))
         self.calls += 1
         noise = (torch.stack([torch.as_tensor(word) for word in words], -1).flatten(1)[:, :size] >> 8) * 2.0**-24
         noise = noise.reshape(seeds, *inner)
         return noise if samples is None else noise.movedim(1, 0)
 
 
-class CounterStream:
-    """Where the steps of a run get their noise: keys of (seed, epoch, purpose) in a buffer on the device.
+class CounterStreams:
+    """Noise from counters for the steps of a run, which may draw it inside: all that changes lies on the device.
 
-    `step`: a count of steps on the device that its owner advances after each of at most 2³².
+    `step`: a count of steps that its owner advances after every one, up to 2³².
     """
 
+    inside = True
+
     def __init__(self, seeds: Sequence[int], step: Int64[Tensor, ""]) -> None:
-        self.seeds, self.step = tuple(seeds), step
-        self.keys = torch.zeros(2, len(self.seeds), 1, dtype=torch.int64, device=step.device)
+        self.step = step
+        self.keys = torch.tensor([list(seeds), [0] * len(seeds)], device=step.device).unsqueeze(-1)
 
-    def restart(self, epoch: int, purpose: str) -> "CounterStream":
-        """Write the keys of this epoch and purpose, in place; returns itself. Keys of different triples differ.
+    def restart(self, epoch: int) -> None:
+        self.keys[1] = epoch
 
-        Raises ValueError for an epoch from 2²⁴ on.
-        """
-        if epoch >= 2 ** (32 - PURPOSE_BITS):
-            raise ValueError(f"epoch {epoch} is beyond what a key holds")
-        right = (epoch << PURPOSE_BITS) + PURPOSES.index(purpose)
-        self.keys.copy_(torch.tensor([list(self.seeds), [right] * len(self.seeds)]).unsqueeze(-1))
-        return self
+    def of_step(self, purpose: str) -> CounterNoise:
+        return CounterNoise(self.keys, self.step, purpose)
 
-    def of_step(self) -> CounterNoise:
-        """The source of the numbers of the present step."""
-        return CounterNoise(self.keys, self.step)
+
+def streams_of(requested: str, purposes: Sequence[str], seeds: Sequence[int], step: Int64[Tensor, ""]) -> Streams:
+    """The noise of a run's steps as `runtime.noise` asks for it; `step` as in CounterStreams, on the run's device."""
+    if chosen_noise(requested, step.device.type) == "counter":
+        return CounterStreams(seeds, step)
+    return GeneratorStreams(purposes, seeds, step.device)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from argmax_vae import runs
 from argmax_vae.checkpoints import load_checkpoint
+from argmax_vae.errors import UsageError
 from argmax_vae.files import write_atomic, write_csv, write_json
 from argmax_vae.runs import RunDirectory
 
@@ -31,11 +32,19 @@ def join(
     """Write the files of a run from those of runs that have all its seeds between them; returns its status.
 
     Without a last checkpoint, which is there only if all parts have one of the same epoch, a run with more epochs
-    starts over: a part whose seeds all diverged stopped early. Raises UsageError when a part is damaged.
+    starts over: a part whose seeds all diverged stopped early. Raises UsageError when a part is damaged,
+    or when parts have different noise.
     """
     wanted = list(plain["seeds"])
+    first, *others = found
+    for other in others:
+        if other.noise != first.noise:
+            raise UsageError(
+                f"{first.path} has noise from a {first.noise}, {other.path} from a {other.noise}: they cannot be one "
+                "run; remove one of them"
+            )
     frames = {name: tables_of(found, name) for name in TABLES}
-    run.start(dict(plain), data)
+    run.start(dict(plain), data, noise=first.noise)
     origin = {**run.provenance(), "joins": [{"run": part.path.name, **part.provenance()} for part in found]}
     write_json(run.path / "provenance.json", origin)
     outcomes = [part.outcome for part in found]
@@ -61,9 +70,9 @@ def join(
             rows = [row for part in contents for row in part["history"]]
             content["history"] = sorted(rows, key=lambda row: (row["epoch"], wanted.index(row["seed"])))
         write_atomic(target, written(content))
-    first = next(part for part, seeds in found.items() if wanted[0] in seeds)
-    for name in filter(lambda name: (first.path / name).exists(), PICTURES):
-        write_atomic(run.path / name, partial(shutil.copyfile, first.path / name))
+    shown = next(part for part, seeds in found.items() if wanted[0] in seeds)
+    for name in filter(lambda name: (shown.path / name).exists(), PICTURES):
+        write_atomic(run.path / name, partial(shutil.copyfile, shown.path / name))
     status = "done" if any(outcome["status"] == "done" for outcome in outcomes) else "diverged"
     write_json(run.path / "done.json", {"status": status, "seeds": wanted, "seconds": seconds})
     return status

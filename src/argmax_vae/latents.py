@@ -26,7 +26,13 @@ def logistic_from_uniform(uniform: Float[Tensor, "*shape"]) -> Float[Tensor, "*s
 
 def normal_from_uniform(uniform: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Standard normal noise, the inverse distribution function of uniform numbers. Zero is moved to 2⁻²⁵."""
-    return torch.special.ndtri(uniform.clamp_min(SMALLEST_UNIFORM))
+    uniform = uniform.clamp_min(SMALLEST_UNIFORM)
+    return normal_by_erfinv(uniform) if uniform.is_cuda else torch.special.ndtri(uniform)
+
+
+def normal_by_erfinv(uniform: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """√2 erf⁻¹(2u − 1), which Triton fuses, as it does not ndtri. 2u − 1 is exact for u a multiple of 2⁻²⁵."""
+    return math.sqrt(2) * torch.erfinv(2 * uniform - 1)
 
 
 def gaussian_kl(mean: Float[Tensor, "*batch c"], log_variance: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch"]:

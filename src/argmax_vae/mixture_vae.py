@@ -50,8 +50,11 @@ class MixtureVAE(DiscreteVAE):
     In a step, labelled images follow the others in the batch. `phase` says which of the two the step has.
     """
 
+    purposes = (*DiscreteVAE.purposes, "gaussian", "dropout", "supervision")
     labelled_pixels: Tensor
     labelled_classes: Tensor
+    labelled_order: Tensor
+    epoch_start: Tensor
 
     def __init__(
         self,
@@ -78,6 +81,10 @@ class MixtureVAE(DiscreteVAE):
         pixels, classes = labelled_images(dataset, supervision, model.k, seeds)
         self.register_buffer("labelled_pixels", pixels, persistent=False)
         self.register_buffer("labelled_classes", classes, persistent=False)
+        if supervision.sampling == "without_replacement":
+            order = torch.zeros(steps_per_epoch, len(seeds), supervision.batch, dtype=torch.int64)
+            self.register_buffer("labelled_order", order, persistent=False)
+            self.register_buffer("epoch_start", torch.zeros((), dtype=torch.int64), persistent=False)
 
     def make_networks(self, dataset: Dataset, model: ModelConfig) -> Any:
         m = cast(MixtureConfig, self.mixture)
@@ -111,11 +118,6 @@ class MixtureVAE(DiscreteVAE):
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
-        self.mixture_noise = {
-            purpose: SeedNoise(self.seeds, self.device).restart(self.current_epoch, purpose)
-            for purpose in ("gaussian", "dropout", "supervision")
-        }
-        self.next_step = int(self.steps_done)
         phase = self.phase_of(self.current_epoch)
         if phase != self.phase:
             self.phase = phase
@@ -123,6 +125,11 @@ class MixtureVAE(DiscreteVAE):
             self.compiled_terms.expect_new_shapes()
             self.prepare_steps(self.optimizer)
             super().on_train_epoch_start()
+        if self.phase != "unlabelled" and self.supervision.sampling == "without_replacement":
+            start = int(self.steps_done)
+            self.epoch_start.fill_(start)
+            order = [self.passes.of_step(start + step) for step in range(len(self.labelled_order))]
+            self.labelled_order.copy_(torch.stack(order))
 
     def draw(self) -> Noise:
         seeds, k = len(self.seeds), self.mixture.k
@@ -131,29 +138,28 @@ class MixtureVAE(DiscreteVAE):
         whole = [size for size in (unlabelled, labelled) if size]
         batch = sum(whole) // self.part.count
 
-        def source(noise: SeedNoise) -> NoiseSource:
-            return self.part.noise(noise, *whole)
+        def source(purpose: str) -> NoiseSource:
+            return self.part.noise(self.noise.of_step(purpose), *whole)
 
-        noise = self.estimator.noise((seeds, batch, 1, k), source(self.noise))
+        noise = self.estimator.noise((seeds, batch, 1, k), source("noise"))
         components = () if self.mixture.gaussian_noise == "shared" else (k,)
-        gaussian = source(self.mixture_noise["gaussian"]).uniform((seeds, batch, *components, self.mixture.gaussian))
+        gaussian = source("gaussian").uniform((seeds, batch, *components, self.mixture.gaussian))
         noise["gaussian"] = normal_from_uniform(gaussian)
         if self.mixture.dropout and self.mixture.component_hidden:
             width = self.mixture.component_hidden[-1]
-            noise["dropout"] = source(self.mixture_noise["dropout"]).uniform((seeds, batch, k, width))
+            noise["dropout"] = source("dropout").uniform((seeds, batch, k, width))
         if labelled:
             noise["labelled"] = self.draw_labelled(labelled)
         if self.binarization == "dynamic":
-            noise["pixels"] = source(self.pixel_noise).uniform((seeds, batch, self.train_pixels.shape[1]))
+            noise["pixels"] = source("binarization").uniform((seeds, batch, self.train_pixels.shape[1]))
         return noise
 
     def draw_labelled(self, batch: int) -> Int64[Tensor, "seeds batch"]:
         """Which labelled images this process sees in the step, of those of the whole batch."""
         if self.supervision.sampling == "without_replacement":
-            chosen = self.passes.of_step(self.next_step)[:, self.part.rows(batch)]
-            self.next_step += 1
-            return chosen.to(self.device)
-        drawn = self.part.noise(self.mixture_noise["supervision"], batch)
+            place = (self.steps_done - self.epoch_start) % len(self.labelled_order)
+            return self.labelled_order.index_select(0, place.reshape(1)).squeeze(0)[:, self.part.rows(batch)]
+        drawn = self.part.noise(self.noise.of_step("supervision"), batch)
         uniform = drawn.uniform((len(self.seeds), batch // self.part.count))
         return with_replacement(uniform, self.supervision.labels)
 

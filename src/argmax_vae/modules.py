@@ -3,8 +3,8 @@
 import copy
 import math
 import re
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -12,16 +12,18 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 from argmax_vae import objective
-from argmax_vae.candidates import FORMS, CandidateLosses
+from argmax_vae.candidates import CandidateLosses
 from argmax_vae.checks import LARGEST_SIZE, require, require_count, require_one_of, require_positive, require_sizes
+from argmax_vae.counter_noise import streams_of
 from argmax_vae.data.binarization import BINARIZATIONS, fixed_sample, prepare, prepare_for_evaluation
 from argmax_vae.data.datasets import Dataset
 from argmax_vae.estimators import Estimator
-from argmax_vae.networks import PRECISIONS, Networks, products_in, set_in_layers, set_precision
+from argmax_vae.networks import Networks, products_in, set_in_layers, set_precision
 from argmax_vae.objective import BoundSums, ObjectiveConfig
 from argmax_vae.processes import WHOLE, Part
 from argmax_vae.randomness import SeedNoise
 from argmax_vae.reconstruction import LIKELIHOODS, Reconstruction
+from argmax_vae.runtime import RuntimeConfig
 from argmax_vae.steps import CapturedSteps, CompiledOrEager, EagerSteps, Noise
 
 
@@ -106,44 +108,6 @@ class TrainerConfig:
             require_count(f"trainer.{name}", value, 0 if name == "importance_samples" else 1)
 
 
-@dataclass
-class RuntimeConfig:
-    """Where and how a run is computed; it is no part of the run's identity.
-
-    `device`: auto, cpu or cuda; `processes`: of this machine that share every batch, on CUDA one for each device;
-    `channels_last`: order images in memory as (height, width, channels) for convolutions; `precision`: of the factors
-    of matrix products and convolutions in training, float32, on CUDA tf32, or bfloat16, parameters and sums being
-    float32; `chunk`: steps per Lightning batch; `compile`: use torch.compile; `candidates`: form of the candidate
-    losses; `graph`: capture the step as a CUDA graph; `checkpoint_every`, `checkpoint_minutes`: at the end of so many
-    epochs, and of an epoch when so much time has gone by, what a run goes on from is written. `chunk` and
-    `checkpoint_every` are 0 for what suits the device (`on`).
-    """
-
-    device: str = "auto"
-    processes: int = 1
-    channels_last: bool = False
-    precision: str = "float32"
-    chunk: int = 0
-    compile: bool = True
-    candidates: str = "auto"
-    graph: bool = True
-    checkpoint_every: int = 0
-    checkpoint_minutes: float = 3.0
-
-    def __post_init__(self) -> None:
-        require_one_of("runtime.device", self.device, ("auto", "cpu", "cuda"))
-        require_one_of("runtime.precision", self.precision, PRECISIONS)
-        require_one_of("runtime.candidates", self.candidates, FORMS)
-        for name, smallest in (("processes", 1), ("chunk", 0), ("checkpoint_every", 0)):
-            require_count(f"runtime.{name}", getattr(self, name), smallest)
-        require(self.checkpoint_minutes >= 0, "runtime.checkpoint_minutes", self.checkpoint_minutes, "at least 0")
-
-    def on(self, device: str) -> "RuntimeConfig":
-        """This with the choices that are left to the device, cpu or cuda: steps are quick on CUDA, Lightning is not."""
-        chunk, every = (500, 50) if device == "cuda" else (100, 10)
-        return replace(self, chunk=self.chunk or chunk, checkpoint_every=self.checkpoint_every or every)
-
-
 @dataclass(frozen=True)
 class Evaluation:
     """Per-seed numbers of one evaluation: bound = reconstruction + KL in nats per image; values in use per latent."""
@@ -177,6 +141,7 @@ class DiscreteVAE(pl.LightningModule):
     each seed, the networks of its best validation bound so far; `history` one row per evaluation and seed.
     """
 
+    purposes: ClassVar[tuple[str, ...]] = ("noise", "binarization")
     steps_done: Tensor
     best_score: Tensor
     best_bound: Tensor
@@ -217,7 +182,7 @@ class DiscreteVAE(pl.LightningModule):
         set_precision(self.networks, runtime.precision)
         set_in_layers(self.networks, "channels_last", runtime.channels_last)
         self.candidates = CandidateLosses(runtime.candidates)
-        self.compiled_terms = CompiledOrEager(self.terms, runtime.compile)
+        self.compiled_terms = CompiledOrEager(self.step_terms, runtime.compile)
         count = len(seeds)
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
         self.register_buffer("best_score", torch.full((count,), math.inf, dtype=torch.float64))
@@ -284,9 +249,9 @@ class DiscreteVAE(pl.LightningModule):
     def prepare_steps(self, optimizer: torch.optim.Optimizer) -> None:
         """Make ready to run steps with this optimiser on the module's device, as a captured graph on CUDA."""
         self.runtime = self.runtime.on(self.device.type)
-        self.noise = SeedNoise(self.seeds, self.device)
-        self.pixel_noise = SeedNoise(self.seeds, self.device)
+        self.noise = streams_of(self.runtime.noise, self.purposes, self.seeds, self.steps_done)
         self.optimizer = optimizer
+        draw = dict if self.noise.inside else self.draw
 
         def state() -> list[Tensor]:
             kept = [*self.parameters(), *self.estimator.buffers(), self.steps_done]
@@ -295,13 +260,12 @@ class DiscreteVAE(pl.LightningModule):
             return kept
 
         if self.device.type == "cuda" and self.runtime.graph and self.part.count == 1:
-            self.runner: EagerSteps | CapturedSteps = CapturedSteps(self.step, self.draw, state)
+            self.runner: EagerSteps | CapturedSteps = CapturedSteps(self.step, draw, state, self.runtime.chunk)
         else:
-            self.runner = EagerSteps(self.step, self.draw)
+            self.runner = EagerSteps(self.step, draw)
 
     def on_train_epoch_start(self) -> None:
-        self.noise.restart(self.current_epoch, "noise")
-        self.pixel_noise.restart(self.current_epoch, "binarization")
+        self.noise.restart(self.current_epoch)
 
     @property
     def path(self) -> str:
@@ -310,16 +274,17 @@ class DiscreteVAE(pl.LightningModule):
             return self.path_before
         forms = [] if self.candidates.path == "auto" else [f"candidates: {self.candidates.path}"]
         shared = [f"{self.part.count} processes"] if self.part.count > 1 else []
-        return "; ".join([*forms, self.compiled_terms.path, self.runner.path, *shared])
+        noise = ["noise from counters"] if self.noise.inside else []
+        return "; ".join([*forms, self.compiled_terms.path, self.runner.path, *shared, *noise])
 
     def draw(self) -> Noise:
         """The random numbers of one step."""
         batch = self.trainer_config.batch
         shape = (len(self.seeds), batch // self.part.count, self.networks.n, self.networks.k)
-        noise = self.estimator.noise(shape, self.part.noise(self.noise, batch))
+        noise = self.estimator.noise(shape, self.part.noise(self.noise.of_step("noise"), batch))
         if self.binarization == "dynamic":
             pixels = (*shape[:2], self.train_pixels.shape[1])
-            noise["pixels"] = self.part.noise(self.pixel_noise, batch).uniform(pixels)
+            noise["pixels"] = self.part.noise(self.noise.of_step("binarization"), batch).uniform(pixels)
         return noise
 
     def terms(
@@ -337,9 +302,20 @@ class DiscreteVAE(pl.LightningModule):
         """What `terms` sees of the data in one step: images (seeds, batch, pixels)."""
         return (prepare(self.train_pixels[indices], self.binarization, noise.get("pixels")),)
 
+    def step_terms(
+        self, inputs: tuple[Tensor, ...], noise: Noise, steps_done: Int64[Tensor, ""]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "seeds"], Float[Tensor, "seeds batch"], dict[str, Tensor]]:
+        """`terms`; a step whose noise is drawn inside draws it here, and gathers its inputs, which are indices then."""
+        if self.noise.inside:
+            (indices,) = inputs
+            noise = self.draw()
+            inputs = self.inputs(indices, noise)
+        return self.terms(inputs, noise, steps_done)
+
     def step(self, indices: Int64[Tensor, "seeds batch"], noise: Noise) -> Float[Tensor, "seeds"]:
         """One step of every seed; returns the training bound of each, in nats per image."""
-        inputs = self.inputs(indices[:, self.part.rows(indices.shape[1])], noise)
+        indices = indices[:, self.part.rows(indices.shape[1])]
+        inputs = (indices,) if self.noise.inside else self.inputs(indices, noise)
         bound, seen, self.last_metrics = self.compiled_terms.differentiate(
             self.optimizer, inputs, noise, self.steps_done
         )

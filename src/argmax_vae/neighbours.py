@@ -31,24 +31,28 @@ def beside(run: RunDirectory) -> dict[str, RunDirectory]:
     return {last: RunDirectory(run.path.with_name(f"{first}-{last}")) for first, _, last in names if first == start}
 
 
-def shorter(plain: Mapping[str, Any], data: Mapping[str, Any]) -> RunDirectory | None:
+def shorter(plain: Mapping[str, Any], data: Mapping[str, Any], noise: str = "auto") -> RunDirectory | None:
     """The longest finished run beside this one that differs from it only in having fewer epochs, if there is one.
 
     What a run does in an epoch does not depend on how many there are, so the longer run can go on from there. `data`
-    is the digest of the data that it is to be trained on.
+    is the digest of the data that it is to be trained on, `noise` auto, or the one that it must have.
     """
     run, trainer = RunDirectory.of(plain), plain["trainer"]
     present = beside(run)
     every = trainer["evaluate_every"]
     for epochs in range(trainer["epochs"] - every, 0, -every) if present else ():
         other = present.get(identity({**plain, "trainer": {**trainer, "epochs": epochs}}))
-        if other and other.status == "done" and other.checkpoint.exists() and is_whole(other, data, best=False):
+        usable = other is not None and other.status == "done" and other.checkpoint.exists()
+        if other and usable and noise in ("auto", other.noise) and is_whole(other, data, best=False):
             return other
     return None
 
 
-def parts(plain: Mapping[str, Any], data: Mapping[str, Any]) -> Parts:
-    """The finished runs beside this one that differ from it in nothing but having some of its seeds, largest first."""
+def parts(plain: Mapping[str, Any], data: Mapping[str, Any], noise: str = "auto") -> Parts:
+    """The finished runs beside this one that differ from it in nothing but having some of its seeds, largest first.
+
+    All have the same noise: the one that is asked for, or, with auto, that of the largest.
+    """
     run, missing = RunDirectory.of(plain), list(plain["seeds"])
     candidates = []
     for name, other in sorted(beside(run).items()):
@@ -58,7 +62,8 @@ def parts(plain: Mapping[str, Any], data: Mapping[str, Any]) -> Parts:
             candidates.append((other, seeds))
     found: dict[RunDirectory, list[int]] = {}
     for other, seeds in sorted(candidates, key=lambda candidate: -len(candidate[1])):
-        if set(seeds) <= set(missing) and is_whole(other, data):
+        if set(seeds) <= set(missing) and noise in ("auto", other.noise) and is_whole(other, data):
+            noise = other.noise
             found[other] = seeds
             missing = [seed for seed in missing if seed not in seeds]
     return Parts(found, missing)

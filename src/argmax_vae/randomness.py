@@ -29,6 +29,15 @@ PURPOSES = (
     "dropout",
     "passes",
 )
+NOISES = ("auto", "generator", "counter")
+"""Where a run's steps may get their noise from."""
+
+
+def chosen_noise(requested: str, device: str) -> str:
+    """`generator` or `counter`; `auto` is counter on CUDA, where steps then draw without the host, else generator."""
+    if requested == "auto":
+        return "counter" if device == "cuda" else "generator"
+    return requested
 
 
 def stream_seed(seed: int, epoch: int, purpose: str) -> int:
@@ -89,3 +98,34 @@ class SeedNoise:
         for target, generator in zip(noise, self.generators, strict=True):
             torch.rand(target.shape, generator=generator, out=target)
         return noise if samples is None else noise.movedim(1, 0)
+
+
+@runtime_checkable
+class Streams(Protocol):
+    """The noise of a run's steps. `inside`: a step may draw it in its graph, since none of it changes on the host."""
+
+    inside: bool
+
+    def restart(self, epoch: int) -> None:
+        """Put the streams of every seed and purpose at their start for this epoch."""
+        ...
+
+    def of_step(self, purpose: str) -> NoiseSource:
+        """Where the present step draws its numbers for a purpose."""
+        ...
+
+
+class GeneratorStreams:
+    """Noise from generators, one for each seed and purpose, which run on the host."""
+
+    inside = False
+
+    def __init__(self, purposes: Sequence[str], seeds: Sequence[int], device: torch.device | str) -> None:
+        self.sources = {purpose: SeedNoise(seeds, device) for purpose in purposes}
+
+    def restart(self, epoch: int) -> None:
+        for purpose, source in self.sources.items():
+            source.restart(epoch, purpose)
+
+    def of_step(self, purpose: str) -> SeedNoise:
+        return self.sources[purpose]

@@ -171,22 +171,31 @@ class RunDirectory:
         """Whether the run has a checkpoint of its own to go on from."""
         return self.checkpoint.exists() or self.previous.exists()
 
+    @property
+    def noise(self) -> str:
+        """Where the noise of the run's steps comes from, generator or counter; a generator if it is not said."""
+        try:
+            return str(self.provenance().get("noise", "generator"))
+        except UsageError:
+            return "generator"
+
     def start(
         self,
         plain: Mapping[str, Any],
         data: Mapping[str, Any] | None = None,
         continues: "RunDirectory | None" = None,
         device: str = "cpu",
+        noise: str = "generator",
     ) -> None:
         """Create the directory with configuration and provenance; of a run that resumes the first origin is kept.
 
-        `data` is the digest of the data that it is trained on. Raises UsageError when the directory cannot be written,
-        or a run that resumes was trained on other data.
+        `data` is the digest of the data that it is trained on; `noise` as in `RunDirectory.noise`. Raises UsageError
+        when the directory cannot be written, or a run that resumes was trained on other data.
         """
         if self.resumes:
             self.require_data(data)
         write_text(self.path / "config.yaml", yaml.safe_dump(dict(plain), sort_keys=False, allow_unicode=True))
-        origin = provenance()
+        origin = {**provenance(), "noise": noise}
         if data:
             origin["data"] = dict(data)
         if continues:

@@ -10,8 +10,9 @@ from argmax_vae.estimators import ESTIMATORS, EstimatorConfig
 from argmax_vae.files import usable_path
 from argmax_vae.gradients import LaboratoryConfig
 from argmax_vae.mixture import AttributeConfig, GaussianMixtureConfig, MixtureConfig
-from argmax_vae.modules import DeepConfig, ModelConfig, OptimConfig, RuntimeConfig, TrainerConfig
+from argmax_vae.modules import DeepConfig, ModelConfig, OptimConfig, TrainerConfig
 from argmax_vae.objective import ObjectiveConfig
+from argmax_vae.runtime import RuntimeConfig
 from argmax_vae.schedules import SCHEDULES, Schedule
 from argmax_vae.supervision import SupervisionConfig
 from argmax_vae.tracking import TrackerConfig

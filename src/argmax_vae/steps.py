@@ -103,31 +103,39 @@ class EagerSteps:
 class CapturedSteps:
     """Captures the whole step (gather, forward, backward, Adam) as a CUDA graph once and replays it.
 
-    Noise is drawn outside the graph into fixed buffers by the same generator calls as in `EagerSteps`, so both paths
-    train on the same numbers. Capturing needs warm-up steps, which change parameters: `state` returns the tensors to
-    put back afterwards. When the capture is refused, steps go on one after the other, after a warning; `path` says so.
+    Index batches and losses of up to `capacity` steps lie on the device, where the graph counts its steps: a replay is
+    all that a step asks of the host, unless `draw` gives noise. That is copied into fixed buffers; it comes from the
+    same generator calls as in `EagerSteps`, so both train on the same numbers. Capturing needs warm-up steps, which
+    change parameters: `state` returns the tensors to put back afterwards. When the capture is refused, steps go on one
+    after the other, after a warning; `path` says so.
     """
 
     warm_up_steps = 3
 
-    def __init__(self, step: Step, draw: Callable[[], Noise], state: Callable[[], list[Tensor]]) -> None:
-        self.step, self.draw, self.state = step, draw, state
+    def __init__(self, step: Step, draw: Callable[[], Noise], state: Callable[[], list[Tensor]], capacity: int) -> None:
+        self.step, self.draw, self.state, self.capacity = step, draw, state, capacity
         self.path = "captured as a CUDA graph"
-        self.take: Step | None = None
+        self.take: Callable[[int, Noise], None] | None = None
 
     def run(self, block: Int64[Tensor, "steps seeds batch"]) -> Float[Tensor, "steps seeds"]:
         """The loss of every step and seed, in nats per image."""
-        losses = []
-        for indices in block:
+        return torch.cat([self.run_within_capacity(part) for part in block.split(self.capacity)])
+
+    def run_within_capacity(self, block: Int64[Tensor, "steps seeds batch"]) -> Float[Tensor, "steps seeds"]:
+        for place in range(len(block)):
             noise = self.draw()
             if self.take is None:
-                self.take = self.captured(indices, noise)
-            losses.append(self.take(indices, noise))
-        return torch.stack(losses)
+                self.take = self.captured(block, noise)
+            if place == 0:
+                self.block[: len(block)] = block
+                self.place.zero_()
+            self.take(place, noise)
+        return self.losses[: len(block)].clone()
 
-    def captured(self, indices: Int64[Tensor, "seeds batch"], noise: Noise) -> Step:
-        """The step as a graph to replay, or the step itself when its capture is refused; the state is as before."""
-        self.indices = indices.clone()
+    def captured(self, block: Int64[Tensor, "steps seeds batch"], noise: Noise) -> Callable[[int, Noise], None]:
+        """A step as a replay of its graph, or one by one when its capture is refused; the state is as before."""
+        self.block = block.new_zeros((self.capacity, *block.shape[1:]))
+        self.place = block.new_zeros(1)
         self.noise = {name: values.clone() for name, values in noise.items()}
         before = [tensor.detach().clone() for tensor in self.state()]
         stream = torch.cuda.current_stream()
@@ -135,23 +143,26 @@ class CapturedSteps:
         side.wait_stream(stream)
         with torch.cuda.stream(side):
             for _ in range(self.warm_up_steps):
-                self.step(self.indices, self.noise)
+                loss = self.step(block[0], self.noise)
         stream.wait_stream(side)
+        self.losses = loss.new_zeros((self.capacity, *loss.shape))
         self.restore(before)
         self.graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(self.graph):
-                self.loss = self.step(self.indices, self.noise)
+                loss = self.step(self.block.index_select(0, self.place).squeeze(0), self.noise)
+                self.losses.index_copy_(0, self.place, loss.detach().unsqueeze(0))
+                self.place += 1
         except Exception as error:
             reason = reason_of(error.__context__ or error)
         else:
             return self.replay
         torch.cuda.set_stream(stream)
         self.restore(before)
-        del self.graph, self.indices, self.noise
+        del self.graph, self.noise
         warnings.warn(f"capture as a CUDA graph was refused, the steps run one by one, slower: {reason}", stacklevel=2)
         self.path = f"step by step: {in_path(reason)}"
-        return self.step
+        return self.one
 
     def restore(self, before: list[Tensor]) -> None:
         """Put the state back; what the optimiser has made since then starts at zero."""
@@ -160,9 +171,10 @@ class CapturedSteps:
             for tensor, value in zip(after, before + [torch.zeros_like(t) for t in after[len(before) :]], strict=True):
                 tensor.copy_(value)
 
-    def replay(self, indices: Int64[Tensor, "seeds batch"], noise: Noise) -> Float[Tensor, "seeds"]:
-        self.indices.copy_(indices)
+    def replay(self, place: int, noise: Noise) -> None:
         for name, buffer in self.noise.items():
             buffer.copy_(noise[name])
         self.graph.replay()
-        return self.loss.clone()
+
+    def one(self, place: int, noise: Noise) -> None:
+        self.losses[place] = self.step(self.block[place], noise).detach()

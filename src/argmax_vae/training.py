@@ -33,6 +33,7 @@ from argmax_vae.modules import DiscreteVAE
 from argmax_vae.pictures import pictures_of, stored_pictures
 from argmax_vae.processes import WHOLE, Part, SharedBatches, in_processes
 from argmax_vae.progress import Progress
+from argmax_vae.randomness import chosen_noise
 from argmax_vae.runs import RunDirectory
 from argmax_vae.saving import Record, SaveLast, Snapshot, kept
 from argmax_vae.schema import Config
@@ -204,11 +205,13 @@ def train(config: Config, plain: dict[str, Any]) -> str:
             return run.status if run.has_ended else "running"
         continues = None
         try:
-            continues = None if run.resumes else neighbours.shorter(plain, data)
-            parts = neighbours.Parts({}, []) if run.resumes or continues else neighbours.parts(plain, data)
+            noise = config.runtime.noise
+            continues = None if run.resumes else neighbours.shorter(plain, data, noise)
+            parts = neighbours.Parts({}, []) if run.resumes or continues else neighbours.parts(plain, data, noise)
+            config = with_noise(config, device, run if run.resumes else continues or next(iter(parts.found), None))
             if parts.found:
                 return train_rest(config, plain, run, parts, data)
-            run.start(plain, data, continues, device)
+            run.start(plain, data, continues, device, config.runtime.noise)
             if config.runtime.processes > 1:
                 in_processes(config.runtime.processes, fit_part, config, plain, continues)
                 if not run.has_ended:
@@ -222,6 +225,21 @@ def train(config: Config, plain: dict[str, Any]) -> str:
         except Exception:
             run.fail(traceback.format_exc())
             return "failed"
+
+
+def with_noise(config: Config, device: str, begun: RunDirectory | None) -> Config:
+    """The configuration with the noise of the run that it goes on with, without one that of `chosen_noise`.
+
+    Raises UsageError when it asks for another than that run has.
+    """
+    asked = config.runtime.noise
+    noise = begun.noise if begun else chosen_noise(asked, device)
+    if begun and asked not in ("auto", noise):
+        raise UsageError(
+            f"runtime.noise={asked} must be auto or {noise}, with which {begun.path} began; remove that directory to "
+            f"train with {asked}"
+        )
+    return replace(config, runtime=replace(config.runtime, noise=noise))
 
 
 def train_rest(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from argmax_vae.counter_noise import CounterStreams
 from argmax_vae.estimators import ESTIMATORS, Estimator, rebar
 from argmax_vae.randomness import PlainNoise
 from chance import FALSE_ALARM, mean_p_value
@@ -75,6 +76,19 @@ def test_mean_is_the_exact_gradient(which: str, n: int, k: int, generator: torch
     assert (
         mean_p_value(gradients(chosen(which, n, k), logits, loss), exact_gradient(logits, loss).flatten()) > FALSE_ALARM
     )
+
+
+@pytest.mark.parametrize("which", ["disarm", "rebar, categorical"])
+def test_mean_with_noise_from_counters(which: str, generator: torch.Generator) -> None:
+    """The numbers of one step and seed, for 100,000 images."""
+    number = 100_000
+    logits, loss = problem(3, 2, generator)
+    source = CounterStreams([3], torch.tensor(7)).of_step("noise")
+    batch = logits.expand(1, number, 3, 2).clone().requires_grad_()
+    estimator = chosen(which, 3, 2)
+    noise = {name: values.double() for name, values in estimator.noise((1, number, 3, 2), source).items()}
+    (gradient,) = torch.autograd.grad(estimator(batch, loss, noise, STEP).objective.sum(), batch)
+    assert mean_p_value(gradient[0].flatten(1), exact_gradient(logits, loss).flatten()) > FALSE_ALARM
 
 
 @pytest.mark.parametrize(("which", "n", "k"), [case for case in CASES if case[1:] == (3, 2)])
