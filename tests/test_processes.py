@@ -81,7 +81,11 @@ def wait(part: Part, directory: Path, interrupted: int) -> None:
         raise
 
 
-@pytest.mark.parametrize("interrupted", [1, 2], ids=["one of them", "the one that started them"])
+@pytest.mark.parametrize(
+    "interrupted",
+    [pytest.param(1, marks=pytest.mark.slow), 2],
+    ids=["one of them", "the one that started them"],
+)
 def test_who_interrupts_one_process_interrupts_all(interrupted: int, tmp_path: Path) -> None:
     """SIGTERM reaches the process that started the others, or one of them alone; all end by KeyboardInterrupt."""
 

@@ -126,6 +126,17 @@ def test_tensorboard_events_hold_curves_and_pictures(tmp_path: Path) -> None:
     assert text_of(events, "seeds")[0].count("|done|") == 2
 
 
+def test_tensorboard_shows_a_run_whose_process_was_killed_once(tmp_path: Path) -> None:
+    """The killed one had logged an epoch behind the checkpoint from which the run goes on."""
+    killed = open_tracker(TrackerConfig("tensorboard"), labels(tmp_path))
+    killed.log([*ROWS, *later(ROWS, 10)])
+    goes_on = open_tracker(TrackerConfig("tensorboard"), labels(tmp_path))
+    goes_on.log(ROWS)
+    goes_on.log([*ROWS, *later(ROWS, 10)])
+    goes_on.close("done")
+    assert [point.step for point in events_of(RunDirectory(tmp_path)).Scalars("validation_bound")] == [5, 10]
+
+
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(UsageError, match=r"tracker\.name=mlflow must be one of none, csv"):
         TrackerConfig("mlflow")

@@ -118,7 +118,7 @@ class SaveLast(pl.Callback):
 
     def __init__(self, run: RunDirectory, snapshot: Snapshot, runtime: RuntimeConfig) -> None:
         self.run, self.snapshot, self.runtime = run, snapshot, runtime
-        self.written: dict[str, Any] | None = None
+        self.written = -1
         self.written_at = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -132,10 +132,10 @@ class SaveLast(pl.Callback):
     def write(self) -> None:
         """Write the state after the last whole epoch, if it is not on the disk yet."""
         content = self.snapshot.content
-        if content is self.written:
+        if content is None or content["epoch"] == self.written:
             return
         write_keeping(self.run.checkpoint, self.run.previous, partial(torch.save, content))
-        self.written, self.written_at = content, time.monotonic()
+        self.written, self.written_at = content["epoch"], time.monotonic()
 
 
 def kept(run: RunDirectory, epochs: int, continues: RunDirectory | None = None) -> str:
