@@ -113,7 +113,7 @@ def test_rounded_products_are_close_and_training_alone_rounds(tmp_path: Path) ->
     """TF32 keeps 10 bits of a factor: 0.1 % of each product; before and after, float32 is whole."""
     left, right = torch.rand(2, 1, 64, 64, device="cuda")
     whole = left @ right
-    with products_in("tf32"):
+    with products_in("tf32", torch.device("cuda")):
         rounded = left @ right
     error = ((rounded - whole).abs() / whole).max().item()
     assert 1e-6 < error < 2e-3
@@ -125,12 +125,12 @@ def test_rounded_products_are_close_and_training_alone_rounds(tmp_path: Path) ->
 def test_asking_for_tf32_leaves_the_precision_known_and_is_put_back() -> None:
     """Compilers ask for it in both of PyTorch's ways, which disagree after some settings."""
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    with products_in("tf32"):
+    with products_in("tf32", torch.device("cuda")):
         assert torch.backends.cuda.matmul.fp32_precision == torch.backends.cudnn.conv.fp32_precision == "tf32"
         assert torch.backends.cuda.matmul.allow_tf32
         assert torch.get_float32_matmul_precision() == "high"
     assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before
-    with products_in("bfloat16"):
+    with products_in("bfloat16", torch.device("cuda")):
         assert torch.get_float32_matmul_precision() == before[0]
 
 

@@ -13,6 +13,7 @@ from argmax_vae import bench, products, training
 from argmax_vae.config import Config
 from argmax_vae.data import Dataset, Images
 from argmax_vae.estimators import ESTIMATORS
+from argmax_vae.networks import products_in
 from argmax_vae.products import seed_product
 from argmax_vae.runtime import RuntimeConfig
 from argmax_vae.steps import CompiledOrEager
@@ -70,15 +71,17 @@ def config_of(model: str) -> Config:
     return cell(Path("unused"), f"model={model}", *MODELS[model], "seeds=[0,1]", "trainer.batch=4").config
 
 
-def gradients_of_a_step(estimator: str, model: str, size: str) -> list[Tensor]:
+def gradients_of_a_step(estimator: str, model: str, size: str, precision: str = "float32") -> list[Tensor]:
     """The gradients of all parameters, the estimator's own included, in the first step."""
     config = config_of(model)
+    config = replace(config, runtime=replace(config.runtime, precision=precision))
     chosen = replace(config.model, latents=size)
     config = replace(config, model=chosen, estimator=ESTIMATORS[estimator].config_class())
     module = training.build(config, random_images())
     module.prepare_steps(module.configure_optimizers())
     module.on_train_epoch_start()
-    module.runner.run(torch.arange(8).reshape(1, 2, 4))
+    with products_in(precision, module.device):
+        module.runner.run(torch.arange(8).reshape(1, 2, 4))
     return [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
 
 
@@ -168,6 +171,38 @@ def test_every_estimator_trains_every_model(
     expected = gradients_of_a_step(name, model, f"{n}x{k}")
     for gradient, reference in zip(found, expected, strict=True):
         torch.testing.assert_close(gradient, reference, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_rounded_products(transposed: bool, generator: torch.Generator) -> None:
+    """In bfloat16 a CPU that can rounds factors and nothing else, in both directions; outside all is float32 again."""
+    left = torch.randn(2, 100, 784, generator=generator)
+    right = torch.randn(2, 784, 50, generator=generator)
+    if transposed:
+        right = right.transpose(1, 2).contiguous().transpose(1, 2)
+    weight = torch.randn(2, 100, 50, generator=generator)
+    before = product_and_gradients(left, right, weight)
+    with products_in("bfloat16", torch.device("cpu")):
+        found = product_and_gradients(left, right, weight)
+    whole = product_and_gradients(left.double(), right.double(), weight.double())
+    rounded = product_and_gradients(*(values.bfloat16().double() for values in (left, right, weight)))
+    expected = rounded if (found[0] - whole[0]).abs().max() > 1e-3 else whole
+    for value, reference in zip(found, expected, strict=True):
+        torch.testing.assert_close(value.double(), reference, rtol=1e-5, atol=1e-4)
+    for value, reference in zip(before, product_and_gradients(left, right, weight), strict=True):
+        assert torch.equal(value, reference)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_rounded_training(model: str) -> None:
+    """In bfloat16, whose relative error is 2⁻⁸, a step's gradients are float32's within a few percent."""
+    size = "2x3" if model in ("linear", "deep") else "1x3"
+    rounded, expected = (
+        gradients_of_a_step("gumbel_softmax", model, size, precision) for precision in ("bfloat16", "float32")
+    )
+    for gradient, reference in zip(rounded, expected, strict=True):
+        assert gradient.dtype == torch.float32
+        assert (gradient - reference).norm() < 0.04 * reference.norm()
 
 
 @needs_onednn

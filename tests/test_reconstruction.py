@@ -12,11 +12,14 @@ from argmax_vae.candidates import CandidateLosses
 from argmax_vae.latents import all_codes, one_hot_argmax
 from argmax_vae.networks import Networks
 from argmax_vae.reconstruction import (
+    LANES,
     LIKELIHOODS,
+    LONGEST_PRODUCT,
     CodeLoss,
     Folded,
     Reconstruction,
     bernoulli_loss,
+    bernoulli_values,
     importance_weights,
 )
 from tabular import TabularLoss
@@ -43,6 +46,18 @@ def test_bernoulli_loss_against_torch_distributions(scale: float, generator: tor
     expected = -Independent(Bernoulli(logits=outputs), 1).log_prob(images.expand_as(outputs))
     torch.testing.assert_close(bernoulli_loss(outputs, images.expand_as(outputs)), expected)
     torch.testing.assert_close(bernoulli_loss(outputs, images.unsqueeze(0)), expected)
+
+
+@pytest.mark.parametrize("pixels", [16, 100, 784])
+@pytest.mark.parametrize("scale", [0.0, 3.0, 1e4])
+def test_values_of_a_likelihood_without_its_derivative(scale: float, pixels: int, generator: torch.Generator) -> None:
+    """Products over pixels in float32 against float64, from factors that are all 2 to factors that are all 1."""
+    outputs = torch.randn(4, SEEDS, BATCH, pixels, generator=generator) * scale
+    images = torch.rand(SEEDS, BATCH, pixels, generator=generator)
+    expected = bernoulli_loss(outputs.double(), images.double())
+    torch.testing.assert_close(bernoulli_values(outputs, images).double(), expected, rtol=2e-6, atol=1e-5)
+    longest = bernoulli_values(torch.zeros(1, LANES * LONGEST_PRODUCT), torch.zeros(1, LANES * LONGEST_PRODUCT))
+    assert longest.item() == pytest.approx(LANES * LONGEST_PRODUCT * math.log(2), rel=1e-6)
 
 
 def test_squared_error_against_torch_distributions(generator: torch.Generator) -> None:

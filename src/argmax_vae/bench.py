@@ -98,7 +98,7 @@ def steps_per_second(module: DiscreteVAE, seconds: float, device: str) -> tuple[
             device
         )
         start = time.perf_counter()
-        with products_in(module.runtime.precision):
+        with products_in(module.runtime.precision, module.device):
             module.runner.run(block)
         if device == "cuda":
             torch.cuda.synchronize()

@@ -133,7 +133,7 @@ class MixtureReconstruction:
         kl: str,
     ) -> None:
         self.networks, self.images, self.kl = networks, images, kl
-        self.loss = LIKELIHOODS[networks.likelihood].loss
+        self.likelihood = LIKELIHOODS[networks.likelihood]
         self.mean, self.log_variance = mean, log_variance
         self.gaussian = mean + (0.5 * log_variance).exp() * (
             noise if noise.dim() == mean.dim() else noise.unsqueeze(-2)
@@ -145,7 +145,7 @@ class MixtureReconstruction:
         folded = codes.reshape(-1, seeds, batch, 1, k).movedim(0, 1)
         gaussian = self.gaussian.unsqueeze(1).expand(seeds, folded.shape[1], batch, k, c)
         outputs = self.networks.decode(folded.flatten(1, 2), gaussian.flatten(1, 2))
-        losses = self.loss(outputs.unflatten(1, (-1, batch)), self.images.unsqueeze(1))
+        losses = self.likelihood.loss(outputs.unflatten(1, (-1, batch)), self.images.unsqueeze(1))
         losses = losses.movedim(1, 0).reshape(codes.shape[:-2])
         if self.kl == "expected":
             return losses
@@ -161,7 +161,7 @@ class MixtureReconstruction:
         """Losses of all k components, without a gradient."""
         with torch.no_grad():
             outputs = self.networks.decode_components(self.gaussian)
-            losses = self.loss(outputs, self.images.unsqueeze(1)).movedim(1, -1)
+            losses = self.likelihood.values(outputs, self.images.unsqueeze(1)).movedim(1, -1)
             return losses + self.divergences if self.kl in IN_THETA else losses
 
     def with_candidates(

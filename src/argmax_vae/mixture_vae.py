@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from argmax_vae import objective
-from argmax_vae.data.binarization import prepare, prepare_for_evaluation
+from argmax_vae.data.binarization import prepare, prepare_for_evaluation, rows_at
 from argmax_vae.data.datasets import Dataset, Images
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import Estimator, EstimatorConfig
@@ -169,7 +169,7 @@ class MixtureVAE(DiscreteVAE):
         uniform = noise.get("pixels")
         if self.phase != "labelled":
             first = None if uniform is None else uniform[:, : indices.shape[1]]
-            parts.append(prepare(self.train_pixels[indices], self.binarization, first))
+            parts.append(prepare(rows_at(self.train_pixels, indices), self.binarization, first))
             labels.append(torch.zeros(*indices.shape, self.mixture.k, device=parts[0].device))
         if self.phase != "unlabelled":
             pixels, classes = take_labelled(self.labelled_pixels, self.labelled_classes, noise["labelled"])

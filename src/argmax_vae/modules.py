@@ -15,7 +15,7 @@ from argmax_vae import objective
 from argmax_vae.candidates import CandidateLosses
 from argmax_vae.checks import LARGEST_SIZE, require, require_count, require_one_of, require_positive, require_sizes
 from argmax_vae.counter_noise import streams_of
-from argmax_vae.data.binarization import BINARIZATIONS, fixed_sample, prepare, prepare_for_evaluation
+from argmax_vae.data.binarization import BINARIZATIONS, fixed_sample, prepare, prepare_for_evaluation, rows_at
 from argmax_vae.data.datasets import Dataset
 from argmax_vae.estimators import Estimator
 from argmax_vae.networks import Networks, products_in, set_in_layers, set_precision
@@ -300,7 +300,7 @@ class DiscreteVAE(pl.LightningModule):
 
     def inputs(self, indices: Int64[Tensor, "seeds batch"], noise: Noise) -> tuple[Tensor, ...]:
         """What `terms` sees of the data in one step: images (seeds, batch, pixels)."""
-        return (prepare(self.train_pixels[indices], self.binarization, noise.get("pixels")),)
+        return (prepare(rows_at(self.train_pixels, indices), self.binarization, noise.get("pixels")),)
 
     def step_terms(
         self, inputs: tuple[Tensor, ...], noise: Noise, steps_done: Int64[Tensor, ""]
@@ -328,7 +328,7 @@ class DiscreteVAE(pl.LightningModule):
 
     def training_step(self, block: Int64[Tensor, "steps seeds batch"], batch_index: int) -> None:
         """Runs the steps of a block. Epochs are counted, not `global_step`: the inner loop bypasses Lightning."""
-        with products_in(self.runtime.precision):
+        with products_in(self.runtime.precision, self.device):
             losses = self.runner.run(block)
         bad = ~losses.isfinite().all(0)
         self.diverged_epoch[bad & (self.diverged_epoch < 0)] = self.current_epoch

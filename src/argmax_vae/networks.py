@@ -23,8 +23,8 @@ PRECISIONS = ("float32", "tf32", "bfloat16")
 class SeedLinear(nn.Module):
     """S linear layers side by side: out[s] = in[s] · weight[s] + bias[s].
 
-    Weights are (seeds, inputs, outputs) and start as `torch.nn.Linear` starts: uniform on ±1/√inputs. With
-    `rounded` both factors of the product are bfloat16.
+    Weights are (seeds, inputs, outputs) and start as `torch.nn.Linear` starts: uniform on ±1/√inputs. With `rounded`
+    both factors and the result of a product are bfloat16 on a GPU; on a CPU `products_in` decides.
     """
 
     rounded = False
@@ -44,7 +44,7 @@ class SeedLinear(nn.Module):
         self, left: Float[Tensor, "products rows inner"], right: Float[Tensor, "products inner columns"]
     ) -> Float[Tensor, "products rows columns"]:
         """Products of matrices, in the precision of this layer."""
-        if self.rounded:
+        if self.rounded and left.device.type != "cpu":
             return torch.bmm(left.bfloat16(), right.bfloat16()).to(self.bias.dtype)
         return seed_product(left, right)
 
@@ -55,17 +55,20 @@ def set_precision(networks: nn.Module, precision: str) -> None:
 
 
 @contextmanager
-def products_in(precision: str) -> Iterator[None]:
-    """Inside, with `tf32` CUDA rounds the factors of float32 products and convolutions to 10 bits; else to none.
+def products_in(precision: str, device: torch.device) -> Iterator[None]:
+    """Inside, factors of float32 products are rounded as they are multiplied, to 10 bits by CUDA in `tf32`.
 
-    Of PyTorch's two ways to ask for that, this is the one after which `torch.compile` still knows the precision.
+    In `bfloat16` a CPU rounds them to 7 bits if it can multiply such numbers, and not at all if it cannot; sums stay
+    float32. On CUDA the layers themselves round. Of PyTorch's two ways to ask for that, this is the one after which
+    `torch.compile` still knows the precision.
     """
-    if precision != "tf32":
+    wanted = {("tf32", "cuda"): "high", ("bfloat16", "cpu"): "medium"}.get((precision, device.type))
+    if wanted is None:
         yield
         return
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.allow_tf32 = True
+    torch.set_float32_matmul_precision(wanted)
+    torch.backends.cudnn.allow_tf32 = wanted == "high"
     try:
         yield
     finally:

@@ -31,11 +31,16 @@ def is_intel(processor: Path = Path("/proc/cpuinfo")) -> bool:
 ONEDNN = has_onednn() and torch.backends.cpu.get_cpu_capability() == "AVX512" and not is_intel()
 
 
+def is_rounding() -> bool:
+    """Whether products of float32 matrices on a CPU round their factors to bfloat16."""
+    return torch.get_float32_matmul_precision() == "medium"
+
+
 def is_large(left: Float[Tensor, "seeds rows inner"], right: Float[Tensor, "seeds inner columns"]) -> bool:
     """Whether a product is one that oneDNN is for."""
     multiplications = left.shape[1] * left.shape[2] * right.shape[2]
     on_cpu = left.device.type == "cpu" and left.dtype == torch.float32
-    return on_cpu and multiplications >= SMALLEST_ONEDNN_PRODUCT
+    return on_cpu and multiplications >= SMALLEST_ONEDNN_PRODUCT and not is_rounding()
 
 
 def onednn_matrix_product(
@@ -90,7 +95,7 @@ class ProductsByOnednn(CustomGraphPass):
 
     def uuid(self) -> str:
         """What compiled code that was kept depends on."""
-        return f"argmax_vae.products of {SMALLEST_ONEDNN_PRODUCT} multiplications"
+        return f"argmax_vae.products of {SMALLEST_ONEDNN_PRODUCT} multiplications, rounding {is_rounding()}"
 
 
 def compiler_options() -> dict[str, Any] | None:

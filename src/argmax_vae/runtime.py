@@ -14,12 +14,12 @@ class RuntimeConfig:
 
     `device`: auto, cpu or cuda; `processes`: of this machine that share every batch, on CUDA one for each device;
     `channels_last`: order images in memory as (height, width, channels) for convolutions; `precision`: of the factors
-    of matrix products and convolutions in training, float32, on CUDA tf32, or bfloat16, parameters and sums being
-    float32; `chunk`: steps per Lightning batch; `compile`: use torch.compile; `candidates`: form of the candidate
-    losses; `graph`: capture the step as a CUDA graph; `noise`: from a generator, or from a counter inside the step
-    (`chosen_noise`); `checkpoint_every`, `checkpoint_minutes`: at the end of so many epochs, and of an epoch when so
-    much time has gone by, what a run goes on from is written. `chunk` and `checkpoint_every` are 0 for what suits the
-    device (`on`).
+    of matrix products and convolutions in training, float32, on CUDA tf32, or bfloat16 (products on a CPU only if it
+    has such), parameters and sums being float32; `chunk`: steps per Lightning batch; `compile`: use torch.compile;
+    `candidates`: form of the candidate losses; `graph`: capture the step as a CUDA graph; `noise`: from a generator, or
+    from a counter inside the step (`chosen_noise`); `checkpoint_every`, `checkpoint_minutes`: at the end of so many
+    epochs, and of an epoch when so much time has gone by, what a run goes on from is written. `chunk` and
+    `checkpoint_every` are 0 for what suits the device (`on`).
     """
 
     device: str = "auto"

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from argmax_vae.checks import POSITIVE, is_positive, require, require_count, require_one_of, require_positive
+from argmax_vae.data.binarization import rows_at
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import EstimatorConfig
 from argmax_vae.estimators.base import Estimate
@@ -279,5 +280,5 @@ def take_labelled(
     chosen: Int64[Tensor, "seeds batch"],
 ) -> tuple[UInt8[Tensor, "seeds batch pixels"], Int64[Tensor, "seeds batch"]]:
     """The labelled images at these positions and their classes."""
-    seeds = torch.arange(len(classes), device=classes.device).unsqueeze(1)
-    return pixels[seeds, chosen], classes[seeds, chosen]
+    first = torch.arange(len(classes), device=classes.device).unsqueeze(1) * classes.shape[1]
+    return rows_at(pixels.flatten(0, 1), first + chosen), classes.gather(1, chosen)

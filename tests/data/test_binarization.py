@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from argmax_vae.data.binarization import BINARIZATIONS, fixed_sample, prepare, threshold
+from argmax_vae.data.binarization import BINARIZATIONS, fixed_sample, prepare, rows_at, threshold
 from argmax_vae.errors import UsageError
 
 EVERY_VALUE = torch.arange(256, dtype=torch.uint8)
@@ -12,6 +12,11 @@ EVERY_VALUE = torch.arange(256, dtype=torch.uint8)
 def test_threshold_rounds_the_intensity() -> None:
     assert torch.equal(threshold(EVERY_VALUE), torch.round(EVERY_VALUE.double() / 255).float())
     assert threshold(EVERY_VALUE).dtype == torch.float32
+
+
+def test_rows_of_many_batches() -> None:
+    pixels, indices = EVERY_VALUE.reshape(32, 8), torch.tensor([[3, 31], [0, 3], [7, 7]])
+    assert torch.equal(rows_at(pixels, indices), pixels[indices])
 
 
 def test_none_is_the_intensity() -> None:

@@ -11,7 +11,7 @@ Pixels that are already 0 or 255 give the same result under all three.
 """
 
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from argmax_vae.errors import UsageError
@@ -21,7 +21,12 @@ BINARIZATIONS = ("threshold", "dynamic", "none")
 
 def threshold(pixels: UInt8[Tensor, "*batch pixels"]) -> Float32[Tensor, "*batch pixels"]:
     """Return 1 where ``pixels / 255 >= 0.5``, that is from 128 on, and 0 elsewhere."""
-    return (pixels >= 128).to(torch.float32)
+    return (pixels >> 7).to(torch.float32)
+
+
+def rows_at(pixels: UInt8[Tensor, "images pixels"], indices: Int64[Tensor, "*batch"]) -> UInt8[Tensor, "*batch pixels"]:
+    """`pixels[indices]`, copied row by row."""
+    return pixels.index_select(0, indices.flatten()).unflatten(0, indices.shape)
 
 
 def prepare(
