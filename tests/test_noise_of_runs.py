@@ -70,10 +70,11 @@ def test_compiled_draws_equal_eager_ones(tmp_path: Path) -> None:
     assert torch.equal(compiled(), found.noise.of_step("noise").uniform((2, 30, 5), samples=3))
 
 
-def test_a_step_is_traced_with_its_noise(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
+def test_a_step_is_traced_with_its_noise(backend: str, tmp_path: Path) -> None:
     """torch.compile finds no break in a step that draws, and the traced step has the numbers of the eager one."""
     eager, traced = (module(tmp_path, *KINDS["passes"], *COUNTER) for _ in range(2))
-    traced.compiled_terms.run = torch.compile(traced.step_terms, backend="aot_eager", fullgraph=True, dynamic=False)
+    traced.compiled_terms.run = torch.compile(traced.step_terms, backend=backend, fullgraph=True, dynamic=False)
     torch.testing.assert_close(steps_of(traced), steps_of(eager), rtol=1e-5, atol=1e-5)
 
 
