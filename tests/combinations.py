@@ -41,9 +41,10 @@ class Combination:
     kl: str = "analytic"
     phase: str = "unlabelled"
     loss: str = "cross_entropy"
+    noise: str = "generator"
 
     def __str__(self) -> str:
-        return "-".join(dataclasses.astuple(self)[: None if self.phase != "unlabelled" else 4]).replace(" ", "_")
+        return "-".join(dataclasses.astuple(self)[: 4 if self.phase == "unlabelled" else 5]).replace(" ", "_")
 
     def config(self) -> Config:
         """Raises UsageError when the choices do not fit together."""
@@ -63,7 +64,7 @@ class Combination:
             objective=ObjectiveConfig(kl=self.kl),
             supervision=supervision,
             trainer=TrainerConfig(batch=BATCH),
-            runtime=RuntimeConfig(compile=False),
+            runtime=RuntimeConfig(compile=False, noise=self.noise),
             seeds=SEEDS,
         )
 
@@ -107,3 +108,5 @@ def combinations() -> Iterator[Combination]:
 
 
 COMBINATIONS = [combination for combination in combinations() if combination.fits()]
+COUNTED = Combination("mixture", "direct", phase="both", loss="label", noise="counter")
+"""Whose steps draw all kinds of noise, from counters, as steps on CUDA do."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from combinations import BATCH, COMBINATIONS, SEEDS, Combination
+from combinations import BATCH, COMBINATIONS, COUNTED, SEEDS, Combination
 
 OFTEN = (
     "deep-direct-analytic-unlabelled",
@@ -38,3 +38,10 @@ def test_terms_are_traced_without_a_break(combination: Combination) -> None:
         objective.backward()
         found.append((objective, others, [parameter.grad for parameter in module.parameters()]))
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
+
+
+def test_noise_that_a_step_draws_is_traced_without_a_break() -> None:
+    module = COUNTED.module()
+    torch.compiler.reset()
+    traced = torch.compile(module.draw, backend="eager", fullgraph=True, dynamic=False)
+    torch.testing.assert_close(traced(), module.draw(), rtol=0, atol=0)

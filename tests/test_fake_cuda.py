@@ -19,9 +19,10 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from argmax_vae.counter_noise import CounterStreams
 from argmax_vae.modules import DiscreteVAE
 from argmax_vae.steps import Noise
-from combinations import BATCH, COMBINATIONS, SEEDS, Combination
+from combinations import BATCH, COMBINATIONS, COUNTED, SEEDS, Combination
 
 FORWARD = [
     each
@@ -81,6 +82,16 @@ def test_the_forward_pass_and_the_optimiser_stay_on_cuda(combination: Combinatio
             optimizer.step()
     assert objective.device.type == "cuda"
     assert objective.requires_grad
+
+
+def test_noise_that_a_step_draws_stays_on_cuda() -> None:
+    module = COUNTED.module()
+    with FakeTensorMode():
+        step_on("cuda", module, {})
+        module.noise = CounterStreams(module.seeds, module.steps_done)
+        with NoneOnTheHost():
+            drawn = module.draw()
+    assert {values.device.type for values in drawn.values()} == {"cuda"}
 
 
 @pytest.mark.parametrize(
