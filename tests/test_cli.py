@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from argmax_vae import __version__, config, engines, training
+from argmax_vae import __version__, config, engines, sweep, training
 from argmax_vae.cli import REPRODUCE_EXAMPLES, TRAIN_EXAMPLES, main
 from argmax_vae.errors import UsageError
 from argmax_vae.options import groups, primary_configs
@@ -124,6 +124,9 @@ def test_every_example_composes() -> None:
             engines.require_extra(engines.chosen(arguments))
         except UsageError:
             arguments = [word for word in arguments if not engines.is_hydras(word)]
+        if name.endswith(".txt"):
+            assert sweep.lines_of(str(Path(__file__).parents[1] / name), arguments), words
+            continue
         assert config.cells(name, arguments), words
 
 

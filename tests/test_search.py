@@ -9,6 +9,8 @@ import pytest
 from argmax_vae import training
 from argmax_vae.cli import main
 from argmax_vae.errors import UsageError
+from argmax_vae.options import groups
+from argmax_vae.runs import run_name
 from argmax_vae.search import distribution, search, split
 from helpers import TINY, raise_after
 
@@ -81,7 +83,7 @@ def test_a_trial_that_fails_wins_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_spaces(override: str, expected: dict[str, Any]) -> None:
     fixed, spaces = split(["data=digits", override])
     assert fixed == ["data=digits"]
-    found = distribution(spaces[override.split("=", 1)[0]])
+    found = distribution(spaces[override.split("=", 1)[0]], groups())
     assert {name: getattr(found, name) for name in expected} == expected
 
 
@@ -91,11 +93,21 @@ def test_spaces(override: str, expected: dict[str, Any]) -> None:
         (["data=digits"], "nothing to search over"),
         ([*SMALL, "--metric", "test_bound"], "--metric test_bound: unknown; allowed: validation_bound"),
         ([*SMALL, "--trials", "0"], "--trials 0 must be at least 1"),
+        ([*SMALL, "--sampler-seed", "-1"], "--sampler-seed -1 must be from 0 to 4294967295"),
+        (["estimator.epsilon.value=interval(0.1,inf)"], "its ends must be finite"),
+        (["trainer.batch=range(0,1000000000)"], "more than 10000 values; use interval"),
+        (["data=digits", "trainer.batch=interval(10,20)"], "trainer.batch=13.8"),
+        (["data=digits", "estimator=direct,exact,rebr"], "estimator=rebr: no such option; did you mean 'rebar'?"),
+        (["data=digits", "optim.learning_rate=1e-3,0"], "optim.learning_rate=0.0 must be greater than 0"),
+        (["estimator=glob(z*)"], "estimator=glob(z*): no option matches"),
         (["estimator.epsilon.value=interval(1,0.1)"], "estimator.epsilon.value=interval(1,0.1): "),
         (["data=digits", "estimator.epsilon.value=interval(-1,1)"], "value=-1.0 must be greater than 0"),
         (["estimator.epsilon.valu=interval(0.1,1)"], "unknown key 'estimator.epsilon.valu'"),
         (["data=digit", "estimator.epsilon.value=interval(0.1,1)"], "data=digit: no such option"),
-        ([*SMALL, "--metric", "validation_accuracy", "--trials", "1"], "--metric validation_accuracy: "),
+        (
+            [*SMALL, "--metric", "validation_accuracy"],
+            "--metric validation_accuracy: needs model=mixture or attributes",
+        ),
     ],
 )
 def test_what_is_refused_in_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,6 +116,7 @@ def test_what_is_refused_in_one_line(arguments: list[str], message: str, capsys:
     assert len(lines) == 1
     assert message in lines[0]
     assert not Path("results").exists()
+    assert not Path("runs").exists()
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_the_first_trial(
@@ -119,3 +132,45 @@ def test_without_optuna_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     with pytest.raises(UsageError, match=r"pip install 'argmax-vae\[search\]'"):
         run(1)
+
+
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Trials that are not trained, with a score that depends on the values alone; the runs that were asked for."""
+    asked: list[str] = []
+
+    def outcome(cell: Any, metric: str) -> dict[str, Any]:
+        asked.append(run_name(cell.plain))
+        score = cell.config.trainer.batch + 10.0 * (cell.config.estimator.name == "exact")
+        return {"score": score, "seeds": 1, "epochs": 1, "run": asked[-1], "commit": ""}
+
+    monkeypatch.setattr("argmax_vae.search.outcome", outcome)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("space", "points"),
+    [
+        (["trainer.batch=1,2,3"], 3),
+        (["trainer.batch=range(1,4)", "estimator=direct,exact"], 6),
+        (["estimator=glob([d*,e*])", "trainer.batch=5"], 4),
+        (["optim.learning_rate=range(0.25,1,0.25)", "trainer.batch=1,2"], 6),
+        (["optim.learning_rate=interval(0.1,0.1)"], 1),
+    ],
+)
+def test_a_finite_space_is_tried_once_at_every_point(
+    space: list[str], points: int, untrained: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["data=digits", "model.latents=2x2", "trainer.epochs=1", "trainer.evaluate_every=1", *space]
+    found = search("train", given, "finite", 12, "validation_bound", 0, Path("results"))
+    assert len(found) == len(set(untrained)) == len(untrained) == points
+    assert f"the space has {points} points, each is tried once" in capsys.readouterr().err
+    assert found["score"].is_monotonic_increasing
+
+
+def test_points_that_look_alike_are_one(untrained: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["data=digits", "optim.learning_rate=interval(0.1,0.1002)"]
+    found = search("train", given, "narrow", 3, "validation_bound", 0, Path("results"))
+    assert len(found) == len(untrained) == 1
+    assert list(found["trials"]) == [1]
+    assert "1 points tried; the sampler finds no other of three digits" in capsys.readouterr().err

@@ -44,8 +44,15 @@ def add_training(verbs: Verbs) -> None:
     train.add_argument(
         "-m", "--multirun", action="store_true", help="train every combination of comma-separated values"
     )
-    train.add_argument("--config-name", default="train", metavar="NAME", help="primary config (default: train)")
+    train.add_argument(
+        "--config-name",
+        default="train",
+        metavar="NAME",
+        help="primary config (default: train), or a run",
+    )
     train.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
+    train.add_argument("--dry-run", action="store_true", help="list the runs and their state, train nothing")
+    add_directory(train)
 
     reproduce = add(verbs, "reproduce", "train all cells of a table, then write it", REPRODUCE_EXAMPLES)
     reproduce.add_argument("table", help="primary config of the table, such as figure2, or a list of cells, NAME.txt")
@@ -56,10 +63,12 @@ def add_training(verbs: Verbs) -> None:
         action="store_true",
         help="write no rows and tables; `runs --collect` does that later, elsewhere",
     )
+    add_directory(reproduce)
 
     search = add(verbs, "search", "search over values on validation, with Optuna", SEARCH_EXAMPLES)
     search.add_argument("config", help="primary config that the trials start from, such as train")
     search.add_argument("overrides", nargs="*", help="values that stay, and spaces such as 'KEY=interval(0,1)'")
+    add_directory(search)
     search.add_argument("--name", help="of the search in searches.csv (default: that of the config)")
     search.add_argument("--trials", type=int, default=20, help="how many (default: 20)")
     search.add_argument("--metric", default="validation_bound", help="or validation_accuracy, for models with labels")
@@ -77,6 +86,7 @@ def add_training(verbs: Verbs) -> None:
     gradients = add(verbs, "gradients", "measure every estimator's gradient on a trained model", GRADIENTS_EXAMPLES)
     gradients.add_argument("target", metavar="RUN_OR_CONFIG", help="directory of a run, or primary config to train")
     gradients.add_argument("overrides", nargs="*", help="such as laboratory.repeats=100; any key for a config")
+    add_directory(gradients)
 
     bench = add(verbs, "bench", "measure steps per second of the dense and the fast path", BENCH_EXAMPLES)
     bench.add_argument("--seconds", type=float, default=1.0, help="time per measurement (default: 1)")
@@ -91,6 +101,11 @@ def add_training(verbs: Verbs) -> None:
     bench.add_argument("--add", action="store_true", help="keep the rows of --output, and measure what it lacks")
     bench.add_argument("--overhead", action="store_true", help="the cost of bookkeeping and trackers instead")
     bench.add_argument("--output", type=Path, metavar="FILE", help="also write a csv, such as results/speed.csv")
+
+
+def add_directory(verb: argparse.ArgumentParser) -> None:
+    """Let a verb take configs and options of the user's own."""
+    verb.add_argument("--config-dir", metavar="DIR", help="directory with further configs and options of groups")
 
 
 def add_reading(verbs: Verbs) -> None:
@@ -247,6 +262,10 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     for name, value in vars(given).items():
         if isinstance(value, Path):
             setattr(given, name, usable_path(value, f"--{name}"))
+    if getattr(given, "config_dir", None):
+        from argmax_vae.stored import text
+
+        given.overrides.insert(0, f"hydra.searchpath=[{text(str(Path(given.config_dir).absolute()))}]")
     return given
 
 
@@ -256,7 +275,7 @@ def train_verb(given: argparse.Namespace) -> int:
     if given.cfg:
         print(sweep.composed_yaml(given.config_name, given.overrides), end="")
         return DONE
-    return sweep.launch(given.config_name, given.overrides, given.multirun)
+    return sweep.launch(given.config_name, given.overrides, given.multirun, given.dry_run)
 
 
 def reproduce_verb(given: argparse.Namespace) -> int:

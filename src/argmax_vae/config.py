@@ -2,53 +2,63 @@
 
 import copy
 import itertools
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.core.override_parser.types import Override
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from argmax_vae import engines
+from argmax_vae.composition import LARGEST_SWEEP, NO_EXPERIMENT, SEARCH_PATH, Composer, expand, parse, search_path
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.messages import one_line_errors, unknown_key
 from argmax_vae.options import config_directory, groups, nearest, primary_configs
 from argmax_vae.schedules import SCHEDULES, Schedule
 from argmax_vae.schema import DATA, MODELS, Config
+from argmax_vae.stored import home_of, start, text
+
+REGISTERED: dict[tuple[Any, str], type] = {}
+"""What is in Hydra's store already, by group and name."""
 
 
 def register() -> None:
-    """Put the schema into Hydra's store: `schema` for a run, `schema_NAME` for each estimator and schedule."""
+    """Put the schema into Hydra's store: `schema` for a run, `schema_NAME` for each estimator, schedule and so on."""
     engines.register_resolvers()
-    store = ConfigStore.instance()
-    store.store(name="schema", node=Config)
-    for name, estimator in ESTIMATORS.items():
-        node = OmegaConf.structured(estimator.config_class)
-        for inner in fields(estimator.config_class):
-            if inner.type is Schedule:
-                node[inner.name] = MISSING
-        store.store(group="estimator", name=f"schema_{name}", node=node)
-    for name, model in MODELS.items():
-        store.store(group="model", name=f"schema_{name}", node=model)
-    for name, data in DATA.items():
-        store.store(group="data", name=f"schema_{name}", node=data)
-    for name, schedule in SCHEDULES.items():
-        store.store(group="schedule", name=f"schema_{name}", node=schedule)
+    kinds: list[tuple[Any, str, type]] = [(None, "schema", Config)]
+    kinds += [("estimator", f"schema_{name}", estimator.config_class) for name, estimator in ESTIMATORS.items()]
+    for group, options in (("model", MODELS), ("data", DATA), ("schedule", SCHEDULES)):
+        kinds += [(group, f"schema_{name}", kind) for name, kind in options.items()]
+    for group, name, kind in kinds:
+        if REGISTERED.get((group, name)) is not kind:
+            node = OmegaConf.structured(kind)
+            for inner in fields(kind):
+                if inner.type is Schedule:
+                    node[inner.name] = MISSING
+            ConfigStore.instance().store(group=group, name=name, node=node)
+            REGISTERED[group, name] = kind
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One configuration of a sweep: the overrides that select it, as an object and as a plain dict."""
+    """One configuration of a sweep: the overrides that select it, as an object and as a plain dict.
+
+    `home`, `config_name`: the directory and the name of the primary config that the overrides are of.
+    """
 
     overrides: tuple[str, ...]
     config: Config
     plain: dict[str, Any]
+    home: Path = field(default_factory=config_directory)
+    config_name: str = "train"
 
 
 def to_config(composed: DictConfig) -> Config:
@@ -57,10 +67,11 @@ def to_config(composed: DictConfig) -> Config:
         for name, value in composed.estimator.items_ex(resolve=False):
             check_schedule(f"estimator.{name}", value)
         config = OmegaConf.to_object(composed)
+        given = leaves(to_plain(composed))
     assert isinstance(config, Config)
-    known, given = leaves(asdict(config)), leaves(to_plain(composed))
+    known = leaves(asdict(config))
     for key in sorted(given - known):
-        raise UsageError(unknown_key(key))
+        raise UsageError(unknown_key(key, composed))
     for key in sorted(known - given):
         raise UsageError(f"key {key!r} cannot be removed, only set: {key}=VALUE")
     return config
@@ -76,10 +87,10 @@ def check_schedule(key: str, value: Any) -> None:
 
 
 def leaves(plain: Mapping[str, Any], prefix: str = "") -> set[str]:
-    """The dotted keys of nested dicts."""
+    """The dotted keys of nested dicts; an empty one is a value."""
     found = set()
     for key, value in plain.items():
-        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}"}
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}"}
     return found
 
 
@@ -146,64 +157,62 @@ def overridden(plain: dict[str, Any], overrides: list[str], allowed: list[str], 
     return changed
 
 
-def cells(config_name: str, overrides: list[str]) -> list[Cell]:
+def cells(config_name: str, overrides: Sequence[str], composer: Composer | None = None) -> list[Cell]:
     """Every configuration that a primary config and overrides select, sweeps expanded, all of them checked.
 
-    Raises UsageError in one line for an unknown config, group option or key, and for a bad value.
+    `config_name` may also be the path of a run or of a yaml file, as in `stored.start`; `composer`: one of an earlier
+    call for the same config, which keeps what it composed. Raises UsageError in one line
+    for an unknown config, group option or key, and for a bad value.
     """
-    allowed = primary_configs()
+    config_name, overrides = start(config_name, overrides)
+    register()
+    parser = OverridesParser.create()
+    parsed = parse(parser, overrides)
+    directories = search_path(parsed)
+    home = home_of(config_name, directories)
+    if home != config_directory():
+        places = text([str(place.absolute()) for place in (config_directory(), *directories)])
+        others = [each for each in parsed if each.key_or_group != SEARCH_PATH]
+        parsed = [parser.parse_override(f"{SEARCH_PATH}={places}"), *others]
+    allowed, options = primary_configs(directories), groups(directories)
     if config_name not in allowed:
         raise UsageError(
             f"no config named {config_name!r}{nearest(config_name, allowed)}; there are {', '.join(allowed)}"
         )
-    register()
-    parser = OverridesParser.create()
-    check_syntax(parser, overrides)
-    found = []
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        single_values = [override for override in overrides if not is_sweep(parser, override)]
-        with one_line_errors(tuple(overrides)):
-            composed = compose(config_name, single_values, return_hydra_config=True)
-            params = composed.hydra.sweeper.params or {}
-            given = {override.key_or_group for override in parser.parse_overrides(overrides)}
-            swept = [f"{key}={value}" for key, value in params.items() if key not in given]
-            choices = [expand(parser, override) for override in [*swept, *overrides]]
-        for combination in itertools.product(*choices):
-            with one_line_errors(combination):
-                composed = compose(config_name, list(combination))
-            config = to_config(composed)
-            found.append(Cell(combination, config, to_plain(composed) | {"paths": asdict(config.paths)}))
-    return found
+    with initialize_config_dir(str(home.absolute()), version_base="1.3"):
+        composer = composer or Composer(config_name)
+        choices = [expand(parser, override, options) for override in parsed]
+        given = {override.key_or_group for override in parsed}
+        params = composer.sweep([values[0] for values in choices if len(values) == 1])
+        swept = [f"{key}={values}" for key, values in params.items() if key not in given]
+        choices = [*(expand(parser, override, options) for override in parse(parser, swept)), *choices]
+        number = math.prod(map(len, choices))
+        if number > LARGEST_SWEEP:
+            raise UsageError(f"these overrides select {number} runs; a sweep has at most {LARGEST_SWEEP}")
+        found = [checked(composer, combination) for combination in itertools.product(*choices)]
+    return [replace(cell, home=home, config_name=config_name) for cell in found]
 
 
-def check_syntax(parser: OverridesParser, overrides: list[str]) -> None:
-    """Raise UsageError for what is no override, or one that Hydra would take and stumble over later."""
-    for override in overrides:
-        try:
-            parsed = parser.parse_override(override)
-        except HydraException:
-            raise UsageError(
-                f"{override!r} is no override: write key=value or group=option, and quote special characters, "
-                "such as key='\"a=b\"'"
-            ) from None
-        group = parsed.key_or_group
-        if not group:
-            raise UsageError(f"{override!r} has no key: write key=value or group=option")
-        if group == engines.GROUP:
-            if parsed.is_sweep_override():
-                raise UsageError(f"{override}: name one engine for the whole sweep")
-            engines.require_extra(str(parsed.value()))
-        if group in groups() and parsed.value() is None and group != "experiment" and not parsed.is_delete():
-            raise UsageError(f"{override}: no such option; there are {', '.join(groups()[group])}")
+def checked(composer: Composer, overrides: tuple[str, ...]) -> Cell:
+    """The configuration that overrides without sweeps select. Raises UsageError as `cells` does."""
+    overrides = tuple(override for override in overrides if override != NO_EXPERIMENT)
+    composed = composer.compose(overrides)
+    if OmegaConf.get_type(composed) is not Config:
+        name = composer.config_name
+        raise UsageError(f"config {name} is none of a run: let its defaults start with `- train`, or give a run's own")
+    config = to_config(composed)
+    for override in map(composer.parser.parse_override, overrides):
+        check_kind(config, override)
+    return Cell(overrides, config, to_plain(composed) | {"paths": asdict(config.paths)})
 
 
-def is_sweep(parser: OverridesParser, override: str) -> bool:
-    return parser.parse_override(override).is_sweep_override()
-
-
-def expand(parser: OverridesParser, override: str) -> list[str]:
-    parsed = parser.parse_override(override)
-    if not parsed.is_sweep_override():
-        return [override]
-    key = parsed.get_key_element()
-    return [f"{key}={value}" for value in parsed.sweep_string_iterator()]
+def check_kind(config: Config, override: Override) -> None:
+    """Raise UsageError for a number in the place of true or false, or the other way round: OmegaConf converts them."""
+    value: Any = config
+    for name in override.key_or_group.split("."):
+        value = getattr(value, name, None)
+    given = override.value()
+    if isinstance(value, bool) and isinstance(given, int | float) and not isinstance(given, bool):
+        raise UsageError(f"{override.input_line}: must be true or false")
+    if isinstance(value, str) and isinstance(given, bool):
+        raise UsageError(f"{override.input_line}: must be text, not {str(given).lower()}")

@@ -51,7 +51,7 @@ def measure_gradients(target: str, overrides: list[str]) -> int:
         refuse_mixture(config)
         kept = config.table in report.FIGURES and config.laboratory != cells(target, [])[0].config.laboratory
         of_record = config.table in report.FIGURES and not kept
-        code = 0 if run.has_ended else launch_cells(target, overrides, found)
+        code = 0 if run.has_ended else launch_cells(overrides, found)
         if not run.has_ended:
             return code
     else:

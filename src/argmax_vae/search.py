@@ -5,20 +5,25 @@ same command goes on where an interrupted search ended: finished trials are foun
 Hydra's own Optuna plugin is not used: it needs a version of Optuna that is years old.
 """
 
+import itertools
 import math
 import sys
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep
 
 from argmax_vae import records, runs
-from argmax_vae.config import Cell, cells, check_syntax
+from argmax_vae.composition import expand, parse, search_path
+from argmax_vae.config import Cell, cells
 from argmax_vae.errors import UsageError
 from argmax_vae.files import claimed, require_writable
+from argmax_vae.mixture import GaussianMixtureConfig
+from argmax_vae.options import groups
 from argmax_vae.runs import RunDirectory
 
 METRICS: dict[str, Literal["minimize", "maximize"]] = {
@@ -26,48 +31,129 @@ METRICS: dict[str, Literal["minimize", "maximize"]] = {
     "validation_accuracy": "maximize",
 }
 """What can be searched for, never on test data, and which way is better."""
+LARGEST_RANGE = 10_000
+"""Values that a range may have."""
+PROPOSALS = 100
+"""How often the sampler may propose points that were tried."""
 SPACES = "KEY=interval(LOW,HIGH), KEY=tag(log,interval(LOW,HIGH)), KEY=range(FROM,TO,STEP) or KEY=A,B,C"
 
 
 def split(overrides: list[str]) -> tuple[list[str], dict[str, Override]]:
     """Overrides with one value, and those that span a space by their key. Raises UsageError when none does."""
-    parser = OverridesParser.create()
-    check_syntax(parser, overrides)
-    parsed = [(override, parser.parse_override(override)) for override in overrides]
-    fixed = [text for text, override in parsed if not override.is_sweep_override()]
-    spaces = {override.get_key_element(): override for _, override in parsed if override.is_sweep_override()}
+    parsed = parse(OverridesParser.create(), overrides)
+    fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
+    spaces = {override.get_key_element(): override for override in parsed if override.is_sweep_override()}
     if not spaces:
         raise UsageError(f"nothing to search over: give at least one key a space, {SPACES}")
     return fixed, spaces
 
 
-def distribution(override: Override) -> Any:
-    """The space of a key as Optuna's distribution. Raises UsageError for bounds that span none."""
+def distribution(override: Override, options: dict[str, list[str]]) -> Any:
+    """The space of a key as Optuna's distribution, groups having these options. Raises UsageError where it is none."""
     from optuna import distributions
 
     value = override.value()
     try:
         if isinstance(value, IntervalSweep):
             low, high = float(value.start or 0.0), float(value.end or 0.0)
+            if not (math.isfinite(low) and math.isfinite(high)):
+                raise ValueError("its ends must be finite")
             return distributions.FloatDistribution(low, high, log="log" in value.tags)
         if isinstance(value, RangeSweep):
-            numbers = list(value.range())
+            numbers = list(itertools.islice(value.range(), LARGEST_RANGE + 1))
+            if len(numbers) > LARGEST_RANGE:
+                raise ValueError(f"it has more than {LARGEST_RANGE} values; use interval(LOW,HIGH)")
             if all(isinstance(number, int) for number in numbers):
                 return distributions.IntDistribution(int(numbers[0]), int(numbers[-1]), step=int(value.step))
-            return distributions.FloatDistribution(numbers[0], numbers[-1], step=value.step)
-        if isinstance(value, ChoiceSweep):
-            return distributions.CategoricalDistribution(list(override.sweep_string_iterator()))
-    except (ValueError, IndexError) as error:
-        raise UsageError(f"{override.input_line}: {error}") from None
+            last = Decimal(str(numbers[0])) + (len(numbers) - 1) * Decimal(str(value.step))
+            return distributions.FloatDistribution(numbers[0], float(last), step=value.step)
+        if isinstance(value, ChoiceSweep | Glob):
+            single = expand(OverridesParser.create(), override, options)
+            return distributions.CategoricalDistribution([each.partition("=")[2] for each in single])
+    except (ValueError, IndexError, ArithmeticError, TypeError) as error:
+        raise UsageError(str(error) if isinstance(error, UsageError) else f"{override.input_line}: {error}") from None
     raise UsageError(f"{override.input_line}: no space to search; allowed are {SPACES}")
 
 
-def check_space(config_name: str, fixed: list[str], space: Mapping[str, Any]) -> None:
-    """Raise UsageError when a configuration at the lower or upper ends of a space is wrong, before any trial."""
-    for end in ("low", "high"):
-        ends = [f"{key}={getattr(values, end)}" for key, values in space.items() if hasattr(values, end)]
-        first = [f"{key}={values.choices[0]}" for key, values in space.items() if not hasattr(values, end)]
-        cells(config_name, [*fixed, *ends, *first])
+def check_space(config_name: str, fixed: list[str], space: Mapping[str, Any], metric: str) -> None:
+    """Raise UsageError, before any trial, for a wrong configuration at the ends or inside of a space, or at any choice,
+    and for a model without the metric.
+    """
+    numbers = {key: values for key, values in space.items() if hasattr(values, "low")}
+    choices = {key: values.choices for key, values in space.items() if key not in numbers}
+    first = {key: values[0] for key, values in choices.items()}
+    probes = [{key: shown(value) for key, value in chosen.items()} for chosen in zip_points(numbers)]
+    points = [{**probe, **first} for probe in probes]
+    points += [{**probes[0], **first, key: value} for key, values in choices.items() for value in values[1:]]
+    for point in points:
+        (cell,) = cells(config_name, [*fixed, *(f"{key}={value}" for key, value in point.items())])
+        if metric == "validation_accuracy" and not isinstance(cell.config.model, GaussianMixtureConfig):
+            raise UsageError(
+                f"--metric {metric}: needs model=mixture or attributes, which classify; "
+                f"model={cell.config.model.name} does not"
+            )
+
+
+def zip_points(numbers: Mapping[str, Any]) -> list[dict[str, float]]:
+    """Three points of a space of numbers: its lower ends, its upper ends, and one inside."""
+    inside = {
+        key: values.low + 0.38 * (values.high - values.low) if values.step is None else values.low
+        for key, values in numbers.items()
+    }
+    ends = [{key: getattr(values, end) for key, values in numbers.items()} for end in ("low", "high")]
+    return [*ends, inside] if numbers else [{}]
+
+
+def shown(value: Any) -> str:
+    """A proposed value as it is tried and recorded: numbers with three digits."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def all_points(space: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """All points of a space that has at most LARGEST_RANGE, those that look alike once; None for any other space."""
+    values = []
+    for each in space.values():
+        if hasattr(each, "choices"):
+            values.append(list(each.choices))
+        elif each.single():
+            values.append([each.low])
+        elif each.step is None:
+            return None
+        else:
+            number = round((each.high - each.low) / each.step) + 1
+            values.append([each.low + index * each.step for index in range(number)])
+    if math.prod(map(len, values)) > LARGEST_RANGE:
+        return None
+    points = [dict(zip(space, point, strict=True)) for point in itertools.product(*values)]
+    return list({tuple(map(shown, point.values())): point for point in points}.values())
+
+
+def propose(study: Any, space: Mapping[str, Any], tried: Mapping[tuple[str, ...], float]) -> Any:
+    """The next trial of a point that was not tried, or None; for others the sampler is told again what they gave.
+
+    A finite space whose points it does not find by itself is gone through in order.
+    """
+    for _ in range(PROPOSALS):
+        trial = study.ask(space)
+        point = tuple(map(shown, trial.params.values()))
+        if point not in tried:
+            return trial
+        tell(study, trial, tried[point])
+    untried = (point for point in all_points(space) or [] if tuple(map(shown, point.values())) not in tried)
+    for chosen in untried:
+        study.enqueue_trial(chosen)
+        return study.ask(space)
+    return None
+
+
+def tell(study: Any, trial: Any, score: float) -> None:
+    """Tell the sampler what a trial gave; NaN where it failed."""
+    from optuna.trial import TrialState
+
+    if math.isfinite(score):
+        study.tell(trial, score)
+    else:
+        study.tell(trial, state=TrialState.FAIL)
 
 
 def search(
@@ -85,32 +171,37 @@ def search(
         raise UsageError(f"--metric {metric}: unknown; allowed: {', '.join(METRICS)}")
     if trials < 1:
         raise UsageError(f"--trials {trials} must be at least 1")
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"--sampler-seed {seed} must be from 0 to {2**32 - 1}")
     fixed, spaces = split(overrides)
-    space = {key: distribution(override) for key, override in spaces.items()}
-    check_space(config_name, fixed, space)
+    options = groups(search_path(parse(OverridesParser.create(), fixed)))
+    space = {key: distribution(override, options) for key, override in spaces.items()}
+    check_space(config_name, fixed, space, metric)
+    if (points := all_points(space)) is not None and len(points) < trials:
+        print(f"argmax-vae: the space has {len(points)} points, each is tried once", file=sys.stderr)
+        trials = len(points)
     require_writable(results)
     records.check(results / "searches.csv")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction=METRICS[metric], sampler=optuna.samplers.TPESampler(seed=seed))
     rows = []
+    tried: dict[tuple[str, ...], float] = {}
     for number in range(trials):
-        trial = study.ask(space)
-        chosen = {
-            key: f"{value:.3g}" if isinstance(value, float) else str(value) for key, value in trial.params.items()
-        }
+        trial = propose(study, space, tried)
+        if trial is None:
+            print(f"argmax-vae: {number} points tried; the sampler finds no other of three digits", file=sys.stderr)
+            break
+        chosen = {key: shown(value) for key, value in trial.params.items()}
         (cell,) = cells(config_name, [*fixed, *(f"{key}={value}" for key, value in chosen.items())])
         rows.append({"trial": number, "choices": described(chosen), **outcome(cell, metric)})
-        score = rows[-1]["score"]
-        if math.isfinite(score):
-            study.tell(trial, score)
-        else:
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        score = tried[tuple(chosen.values())] = rows[-1]["score"]
+        tell(study, trial, score)
         print(f"trial {number + 1}/{trials}: {rows[-1]['choices']}: {metric} {score:.4f}", file=sys.stderr)
     best_first = METRICS[metric] == "minimize"
     frame = pd.DataFrame(rows).sort_values("score", ascending=best_first, kind="stable", ignore_index=True)
     frame.insert(0, "search", name)
     frame.insert(1, "metric", metric)
-    frame.insert(4, "trials", trials)
+    frame.insert(4, "trials", len(rows))
     frame.insert(5, "winner", [index == 0 and math.isfinite(score) for index, score in enumerate(frame["score"])])
     with claimed(results / ".lock", -1):
         records.record_search(results / "searches.csv", name, frame)

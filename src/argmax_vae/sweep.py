@@ -15,7 +15,6 @@ from argmax_vae import engines, records
 from argmax_vae.config import Cell, cells
 from argmax_vae.errors import UsageError
 from argmax_vae.files import claimed, remove_all_leftovers, require_writable
-from argmax_vae.options import config_directory
 from argmax_vae.report import semi_supervised, tables
 from argmax_vae.report.statistics import mean_interval
 from argmax_vae.runs import ENDED, RunDirectory
@@ -53,12 +52,16 @@ def train_cell(found: Sequence[Cell], number: int) -> tuple[str, str]:
         return "refused", str(error)
 
 
-def launch(config_name: str, overrides: list[str], multirun: bool) -> int:
-    """Train what the overrides select; returns the exit code. Every cell is checked before the first one starts."""
+def launch(config_name: str, overrides: list[str], multirun: bool, dry_run: bool = False) -> int:
+    """Train what the overrides select, or only list it; the exit code. All is checked before the first starts."""
     found = cells(config_name, overrides)
     if not multirun:
         single(found)
-    code = launch_cells(config_name, overrides, found)
+    if dry_run:
+        for cell in found:
+            print(describe(cell))
+        return DONE
+    code = launch_cells(overrides, found)
     for cell in found:
         if RunDirectory.of(cell.plain).has_ended:
             print(summary(RunDirectory.of(cell.plain)))
@@ -86,7 +89,7 @@ def summary(run: RunDirectory) -> str:
     return f"{run.path}: {', '.join(parts)} ({len(done)} of {len(seeds)} seeds, {done['epochs'].iloc[0]:g} epochs)"
 
 
-def launch_cells(config_name: str, overrides: list[str], found: list[Cell]) -> int:
+def launch_cells(overrides: list[str], found: list[Cell]) -> int:
     check_prerequisites(found, engines.chosen(overrides) in engines.ON_THIS_MACHINE)
     refused: list[str] = []
     for cell in found:
@@ -94,7 +97,7 @@ def launch_cells(config_name: str, overrides: list[str], found: list[Cell]) -> i
     pending = [cell for cell in found if not RunDirectory.of(cell.plain).has_ended]
     while pending:
         jobs = [cell.overrides for cell in pending]
-        answers, problem = engines.launch(config_directory(), config_name, jobs, partial(train_cell, pending))
+        answers, problem = engines.launch(found[0].home, found[0].config_name, jobs, partial(train_cell, pending))
         if problem:
             print(f"argmax-vae: {problem}", file=sys.stderr)
         refused += [reason for status, reason in answers if status == "refused"]
@@ -248,7 +251,7 @@ def reproduce(table: str, overrides: list[str], dry_run: bool, train_only: bool 
         require_records(results)
     if len(lines) > 1:
         check_prerequisites(found, engines.chosen(overrides) in engines.ON_THIS_MACHINE)
-    code = max(launch_cells(*line) for line in lines)
+    code = max(launch_cells(words, each) for _, words, each in lines)
     if train_only:
         return code
     with claimed(results / ".lock", -1):
