@@ -231,8 +231,8 @@ def load(paths: list[Path]) -> list[tuple[Path, AttributeVAE, Dataset]]:
                 f"{path} has the attributes {', '.join(module.attributes)} and the shape {module.networks.shape}, "
                 f"the first run {', '.join(first.attributes)} and {first.networks.shape}: they must be the same"
             )
-        RunDirectory(path).finished_seeds()
         load_best(RunDirectory(path), module)
+        RunDirectory(path).finished_seeds()
         loaded.append((path, module, dataset))
     return loaded
 

@@ -36,9 +36,9 @@ def picture(path: Path) -> np.ndarray:
     module = build(config, dataset)
     if not isinstance(module, MixtureVAE) or isinstance(module, AttributeVAE) or not module.classes:
         raise UsageError(f"{path} is no run of model=mixture on a data set with classes")
+    load_best(run, module)
     if config.seeds[0] not in run.finished_seeds():
         raise UsageError(f"{path}: its first seed, which the picture would show, diverged")
-    load_best(run, module)
     with torch.no_grad():
         return grid(class_conditional(module.best, config.seeds[0], 0, ROWS), dataset.shape)
 

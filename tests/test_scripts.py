@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 from torch import Tensor, nn
 
-from argmax_vae import config, training
+from argmax_vae import config, schema, training
 from argmax_vae.data import ATTRIBUTES, Dataset, Images
 from argmax_vae.runs import RunDirectory
 from helpers import TINY, train
@@ -50,7 +50,7 @@ def train_faces(runs: Path, *more: str) -> RunDirectory:
 
 @pytest.fixture
 def celeba_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
-    monkeypatch.setattr(config, "load_dataset", lambda *arguments: faces())
+    monkeypatch.setattr(schema, "load_dataset", lambda *arguments: faces())
     return train_faces(tmp_path)
 
 
@@ -198,7 +198,7 @@ def test_figure7_names_what_it_cannot_draw(tmp_path: Path, capsys: pytest.Captur
 
     assert refusal("figure7.csv").endswith("figure7.csv: the picture's name must end in .png\n")
     (run.path / "seeds.csv").unlink()
-    assert "seeds.csv is missing or damaged" in refusal()
+    assert "seeds.csv: no such file" in refusal()
     other.best.replace(run.best)
     assert "best.ckpt belongs to another configuration" in refusal()
     assert not (tmp_path / "figure7.png").exists()

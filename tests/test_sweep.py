@@ -329,6 +329,24 @@ def test_two_processes_share_a_sweep(empty_directory: Path) -> None:
         assert lines.count(f"{run.path.name} on cpu") == 1
 
 
+def test_a_finished_run_that_is_damaged_costs_no_other_its_rows(
+    capsys: pytest.CaptureFixture[str], empty_directory: Path
+) -> None:
+    chosen = ["reproduce", "demo", *TINY, "trainer.epochs=1", "seeds=[0]", "model.latents=2x2,3x2"]
+    chosen += ["paths.runs=runs", "paths.results=results"]
+    assert main(chosen) == 0
+    damaged, whole = sorted(scan(Path("runs")), key=lambda run: run.path.name)
+    (damaged.path / "seeds.csv").write_text("")
+    Path("results/runs.csv").unlink()
+    Path("results/curves.csv").unlink()
+    capsys.readouterr()
+    assert main(chosen) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "seeds.csv" in line]
+    assert line.startswith(f"argmax-vae: {damaged.path / 'seeds.csv'}: not a csv file (it is empty)")
+    for name in ("runs.csv", "curves.csv"):
+        assert set(pd.read_csv(f"results/{name}")["run"]) == {whole.path.name}
+
+
 def test_rows_of_two_processes_do_not_overwrite_each_other(tmp_path: Path) -> None:
     """Three writers at once, each merging ten rows of its own."""
     code = (

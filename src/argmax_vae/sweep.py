@@ -18,7 +18,6 @@ from argmax_vae.files import claimed, remove_all_leftovers, require_writable
 from argmax_vae.report import semi_supervised, tables
 from argmax_vae.report.statistics import mean_interval
 from argmax_vae.runs import ENDED, RunDirectory
-from argmax_vae.schema import Config
 from argmax_vae.wandb_access import publish_table
 
 DONE, SOME_FAILED, BAD_USAGE = 0, 1, 2
@@ -256,14 +255,15 @@ def reproduce(table: str, overrides: list[str], dry_run: bool, train_only: bool 
         return code
     with claimed(results / ".lock", -1):
         remove_all_leftovers(results)
-        written = write_tables({cell.config.table for cell in found}, results) if collect(found, results) else {}
+        collected, damaged = collect(found, results)
+        written = write_tables({cell.config.table for cell in found}, results) if collected else {}
     tracker = found[0].config.tracker
     for name, paths in written.items():
         for path in paths:
             print(path)
         if tracker.name == "wandb":
             publish_table(tracker, name, Path(found[0].config.paths.runs), paths)
-    return code
+    return max(code, SOME_FAILED) if damaged else code
 
 
 def write_tables(names: Collection[str], results: Path) -> dict[str, list[Path]]:
@@ -272,20 +272,25 @@ def write_tables(names: Collection[str], results: Path) -> dict[str, list[Path]]
     return written | {name: semi_supervised.write(name, results) for name in names if name in semi_supervised.FIGURES}
 
 
-def collect(found: list[Cell], results: Path) -> bool:
-    """Put the finished cells' rows into `runs.csv` and `curves.csv`, whose lock the caller holds; False without any."""
-    finished = [(RunDirectory.of(cell.plain), cell.config) for cell in found if RunDirectory.of(cell.plain).has_ended]
-    if not finished:
-        return False
-    write_rows(finished, results)
-    return True
+def collect(found: list[Cell], results: Path) -> tuple[int, int]:
+    """Put the finished cells' rows into the files of record, whose lock the caller holds.
 
-
-def write_rows(finished: list[tuple[RunDirectory, Config]], results: Path) -> None:
-    """Put the rows of runs into the files of record, and say which rows stay there and which are replaced by others."""
-    entries = [records.Entry.of(run, config.table, config.protocol) for run, config in finished]
+    Says which rows stay there, which are replaced by those of another configuration, and which runs are left out since
+    their files are damaged. Returns how many runs were understood, and how many were left out.
+    """
+    entries, damaged = [], 0
+    for cell in found:
+        run = RunDirectory.of(cell.plain)
+        if not run.has_ended:
+            continue
+        try:
+            entries.append(records.Entry.of(run, cell.config.table, cell.config.protocol))
+        except UsageError as error:
+            damaged += 1
+            print(f"argmax-vae: {error}", file=sys.stderr)
     for line in records.merge(entries, results):
         print(f"argmax-vae: {line}", file=sys.stderr)
+    return len(entries), damaged
 
 
 def cells_in(table: str, overrides: Sequence[str], directory: Path) -> list[Cell]:
@@ -315,7 +320,7 @@ def collect_finished(table: str, overrides: Sequence[str], directory: Path, resu
     found = [cell for cell in cells_in(table, overrides, directory) if RunDirectory.of(cell.plain).has_ended]
     require_table(table, found)
     with claimed(results / ".lock", -1):
-        collected = collect(found, results)
+        collected, _ = collect(found, results)
     if not collected:
         again = " ".join(["argmax-vae reproduce", table, *map(shlex.quote, overrides)])
         raise UsageError(f"no cell of {table} is finished in {directory}; train it: {again}")
