@@ -122,6 +122,15 @@ def test_rounded_products_are_close_and_training_alone_rounds(tmp_path: Path) ->
     assert run.status == "done", run.reason
 
 
+@pytest.mark.cuda
+@needs_device
+def test_a_run_is_compiled_and_captured(tmp_path: Path) -> None:
+    """In a whole training, whose blocks of indices are not laid out as those of other tests."""
+    run = train(tmp_path, "runtime.device=cuda", "runtime.compile=true", "estimator=gumbel_softmax")
+    (path,) = run.seeds()["path"].unique()
+    assert "compiled; captured as a CUDA graph" in path
+
+
 def test_asking_for_tf32_leaves_the_precision_known_and_is_put_back() -> None:
     """Compilers ask for it in both of PyTorch's ways, which disagree after some settings."""
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32

@@ -195,9 +195,9 @@ class Refusing:
         raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
 
 
-@pytest.mark.parametrize("in_step", [True, False])
-def test_when_capture_is_refused_steps_go_on_one_by_one(in_step: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the same parameters, optimiser and noise, so the numbers are those of steps that were never captured."""
+@pytest.fixture
+def streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What capturing asks of CUDA, on a CPU: streams that do nothing, and captures that are refused."""
     stream = SimpleNamespace(wait_stream=lambda other: None)
     monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
@@ -205,6 +205,30 @@ def test_when_capture_is_refused_steps_go_on_one_by_one(in_step: bool, monkeypat
     monkeypatch.setattr(torch.cuda, "set_stream", lambda entered: None)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
     monkeypatch.setattr(torch.cuda, "graph", Refusing)
+
+
+@pytest.mark.usefixtures("streams")
+def test_a_capture_sees_the_layout_that_was_compiled_in_the_warm_up() -> None:
+    """Whatever the layout of a block: indices laid out otherwise would be compiled for anew, within the capture."""
+    problem = Descent()
+    layouts = set()
+
+    def step(indices: Tensor, noise: Noise) -> Tensor:
+        layouts.add((indices.shape, indices.stride(), indices.dtype))
+        return problem.step(indices, noise)
+
+    block = torch.arange(24).reshape(1, 6, 4).permute(2, 0, 1)
+    assert not block.is_contiguous()
+    captured = CapturedSteps(step, problem.draw, problem.state, 4)
+    with pytest.warns(UserWarning, match="capture as a CUDA graph was refused"):
+        captured.run(block)
+    assert layouts == {((1, 6), (6, 1), torch.int64)}
+
+
+@pytest.mark.usefixtures("streams")
+@pytest.mark.parametrize("in_step", [True, False])
+def test_when_capture_is_refused_steps_go_on_one_by_one(in_step: bool) -> None:
+    """From the same parameters, optimiser and noise, so the numbers are those of steps that were never captured."""
     problem, plain = Descent(), Descent()
     calls = itertools.count()
 

@@ -135,6 +135,7 @@ class CapturedSteps:
     def captured(self, block: Int64[Tensor, "steps seeds batch"], noise: Noise) -> Callable[[int, Noise], None]:
         """A step as a replay of its graph, or one by one when its capture is refused; the state is as before."""
         self.block = block.new_zeros((self.capacity, *block.shape[1:]))
+        self.block[: len(block)] = block
         self.place = block.new_zeros(1)
         self.noise = {name: values.clone() for name, values in noise.items()}
         before = [tensor.detach().clone() for tensor in self.state()]
@@ -143,14 +144,14 @@ class CapturedSteps:
         side.wait_stream(stream)
         with torch.cuda.stream(side):
             for _ in range(self.warm_up_steps):
-                loss = self.step(block[0], self.noise)
+                loss = self.step(self.indices(), self.noise)
         stream.wait_stream(side)
         self.losses = loss.new_zeros((self.capacity, *loss.shape))
         self.restore(before)
         self.graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(self.graph):
-                loss = self.step(self.block.index_select(0, self.place).squeeze(0), self.noise)
+                loss = self.step(self.indices(), self.noise)
                 self.losses.index_copy_(0, self.place, loss.detach().unsqueeze(0))
                 self.place += 1
         except Exception as error:
@@ -163,6 +164,10 @@ class CapturedSteps:
         warnings.warn(f"capture as a CUDA graph was refused, the steps run one by one, slower: {reason}", stacklevel=2)
         self.path = f"step by step: {in_path(reason)}"
         return self.one
+
+    def indices(self) -> Int64[Tensor, "seeds batch"]:
+        """The index batch at `place`, of one layout in warm-up and capture: the capture compiles nothing anew."""
+        return self.block.index_select(0, self.place).squeeze(0)
 
     def restore(self, before: list[Tensor]) -> None:
         """Put the state back; what the optimiser has made since then starts at zero."""
