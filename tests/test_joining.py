@@ -71,6 +71,24 @@ def test_runs_that_have_all_seeds_are_joined_without_training(tmp_path: Path, tr
     assert list(metrics(run)["seed"]) == [1, 2, 4] * 2
 
 
+def test_a_joined_run_is_done_when_its_tracker_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that dies between the two leaves a run that is joined again."""
+
+    def die(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    few = ("trainer.epochs=1", "tracker=csv")
+    for given in ("seeds=[0]", "seeds=[1]"):
+        train(tmp_path, given, *few)
+    with monkeypatch.context() as context:
+        context.setattr(training, "track_joined", die)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, "seeds=[0,1]", *few)
+    assert not RunDirectory.of(cell(tmp_path, "seeds=[0,1]", *few).plain).has_ended
+    run = train(tmp_path, "seeds=[0,1]", *few)
+    assert (run.status, (run.path / "tracker.csv").exists()) == ("done", True)
+
+
 def test_a_joined_run_took_as_long_as_all_its_parts(tmp_path: Path) -> None:
     parts = [train(tmp_path, given, "trainer.epochs=1") for given in ("seeds=[0]", "seeds=[1]")]
     run = train(tmp_path, "seeds=[0,1]", "trainer.epochs=1")

@@ -28,8 +28,8 @@ def join(
     plain: Mapping[str, Any],
     found: Mapping[RunDirectory, Sequence[int]],
     data: Mapping[str, Any],
-) -> str:
-    """Write the files of a run from those of runs that have all its seeds between them; returns its status.
+) -> dict[str, Any]:
+    """Write the files of a run from those of runs that have all its seeds between them; returns its done marker.
 
     Without a last checkpoint, which is there only if all parts have one of the same epoch, a run with more epochs
     starts over: a part whose seeds all diverged stopped early. Raises UsageError when a part is damaged,
@@ -74,8 +74,7 @@ def join(
     for name in filter(lambda name: (shown.path / name).exists(), PICTURES):
         write_atomic(run.path / name, partial(shutil.copyfile, shown.path / name))
     status = "done" if any(outcome["status"] == "done" for outcome in outcomes) else "diverged"
-    write_json(run.path / "done.json", {"status": status, "seeds": wanted, "seconds": seconds})
-    return status
+    return {"status": status, "seeds": wanted, "seconds": seconds}
 
 
 def tables_of(found: Iterable[RunDirectory], name: str) -> list[pd.DataFrame]:

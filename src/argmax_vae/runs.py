@@ -168,8 +168,13 @@ class RunDirectory:
 
     @property
     def resumes(self) -> bool:
-        """Whether the run has a checkpoint of its own to go on from."""
-        return self.checkpoint.exists() or self.previous.exists()
+        """Whether the run has a checkpoint of its own to go on from; one that was being joined is joined again."""
+        if not (self.checkpoint.exists() or self.previous.exists()):
+            return False
+        try:
+            return "joins" not in self.provenance()
+        except UsageError:
+            return True
 
     @property
     def noise(self) -> str:

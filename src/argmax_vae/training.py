@@ -255,7 +255,10 @@ def train_rest(
             run.fail(f"seeds {parts.missing}: {RunDirectory.of(rest).reason}")
             return status
         found[RunDirectory.of(rest)] = parts.missing
-    return track_joined(config, plain, run, joining.join(run, plain, found, data))
+    done = joining.join(run, plain, found, data)
+    track_joined(config, plain, run, str(done["status"]))
+    runs.write_json(run.path / "done.json", done)
+    return run.status
 
 
 def fit_part(part: Part, config: Config, plain: dict[str, Any], continues: RunDirectory | None) -> None:
@@ -347,14 +350,14 @@ def tracker_of(config: Config, plain: dict[str, Any], run: RunDirectory, part: P
     return open_tracker(replace(config.tracker, name="none") if part.rank else config.tracker, labels)
 
 
-def track_joined(config: Config, plain: dict[str, Any], run: RunDirectory, status: str) -> str:
-    """Show the tracker a run that was joined from others, from its files; returns the status."""
+def track_joined(config: Config, plain: dict[str, Any], run: RunDirectory, status: str) -> None:
+    """Show the tracker a run that was joined from others, from its files, before it is marked as done."""
     tracker = tracker_of(config, plain, run)
-    history, rows = (cast(list[dict[str, Any]], table.to_dict("records")) for table in (run.metrics(), run.seeds()))
+    tables = [run.table(name, ("seed",)) for name in ("metrics.csv", "seeds.csv")]
+    history, rows = (cast(list[dict[str, Any]], table.to_dict("records")) for table in tables)
     tracker.log(history)
     tracker.finish(rows, stored_pictures(run.path))
     tracker.close(status)
-    return status
 
 
 def save_best(run: RunDirectory, module: DiscreteVAE, config_identity: str) -> None:
