@@ -236,7 +236,7 @@ def run_in(directory: Path, *command: str) -> int:
 
 
 def contents(directory: Path, differs: Sequence[str]) -> dict[str, object]:
-    """Every file below a directory but locks: csv files without some columns, checkpoints by their names alone."""
+    """Every file below a directory but locks: csv files without some columns, and what has times in it by its name."""
     found: dict[str, object] = {}
     for path in sorted(directory.rglob("*")):
         name = str(path.relative_to(directory))
@@ -244,7 +244,7 @@ def contents(directory: Path, differs: Sequence[str]) -> dict[str, object]:
             continue
         if path.suffix == ".csv":
             found[name] = pd.read_csv(path).drop(columns=list(differs), errors="ignore").to_csv()
-        elif path.suffix in (".ckpt", ".json", ".yaml", ".html", ".md", ".tex"):
+        elif path.suffix in (".ckpt", ".json", ".yaml", ".html", ".md", ".tex") or path.name.startswith("gradients"):
             found[name] = path.stat().st_size > 0
         else:
             found[name] = path.read_bytes()
