@@ -113,9 +113,10 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def test_every_example_composes() -> None:
-    """Those of the README and of --help that train or reproduce; without their engine where it is not installed."""
-    text = (Path(__file__).parents[1] / "README.md").read_text() + TRAIN_EXAMPLES + REPRODUCE_EXAMPLES
-    examples = re.findall(r"^ *argmax-vae (train|reproduce) ([^#\n]*)", text, re.MULTILINE)
+    """Those of the pages and of --help that train or reproduce; without their engine where it is not installed."""
+    pages = (Path(__file__).parents[1] / page for page in ("README.md", "results/README.md", "conf/README.md"))
+    text = "".join(page.read_text() for page in pages) + TRAIN_EXAMPLES + REPRODUCE_EXAMPLES
+    examples = re.findall(r"^[ $]*argmax-vae (train|reproduce) ([^#\n]*)", text, re.MULTILINE)
     assert len(examples) > 8
     for verb, words in examples:
         arguments = [word for word in words.split() if not word.startswith("-") and word != "job"]
