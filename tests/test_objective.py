@@ -289,7 +289,9 @@ def test_training_reports_estimate_the_loss_the_estimator_sees(name: str, kl: st
         expected = expected_loss(single, table).reshape(1)
         assert mean_p_value(terms.reconstruction.unsqueeze(-1), expected) > FALSE_ALARM
     elif kl != "folded":
-        log_codes = exp_concrete_sample(logits.detach(), gumbel_from_uniform(noise["uniform"]), 1.0)
+        log_codes = exp_concrete_sample(
+            logits.detach(), gumbel_from_uniform(noise["uniform"]), terms.estimate.temperature
+        )
         torch.testing.assert_close(terms.reconstruction, table(log_codes.exp()).mean(0))
 
 

@@ -298,12 +298,12 @@ def test_an_error_while_finishing_leaves_no_done_marker(tmp_path: Path, monkeypa
 
 def test_the_trackers_are_closed_whatever_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = []
-    monkeypatch.setattr("argmax_vae.tracking.NoTracker.close", lambda self: closed.append(True))
+    monkeypatch.setattr("argmax_vae.tracking.NoTracker.close", lambda self, outcome: closed.append(outcome))
     for broken in ("lightning_trainer", "seed_rows"):
         with monkeypatch.context() as patched:
             patched.setattr(training, broken, None)
             assert train(tmp_path).status == "failed"
-    assert closed == [True, True]
+    assert closed == ["failed", "failed"]
 
 
 # Compiled and captured steps

@@ -165,9 +165,7 @@ class CandidateLosses:
             raise ValueError(f"form {form!r} must be one of {', '.join(FORMS)}")
         self.form = form
         self.path = form
-        self.grouped = {"cpu": "grouped products"}
-        if native.triton_works():
-            self.grouped["cuda"] = "grouped products in Triton"
+        self.on_cuda = torch.cuda.is_available() and native.triton_works()
 
     def linear(
         self,
@@ -190,9 +188,10 @@ class CandidateLosses:
         return sums - (base[..., None, None] - own + agreement)
 
     def softplus_sums(self, outputs: Tensor, weight: Tensor, values: Tensor) -> Tensor:
-        grouped = self.grouped.get(outputs.device.type)
-        if self.form in ("auto", "grouped") and grouped and outputs.dtype == torch.float32:
-            self.path = grouped
+        device = outputs.device.type
+        able = device == "cpu" or (device == "cuda" and self.on_cuda)
+        if self.form in ("auto", "grouped") and able and outputs.dtype == torch.float32:
+            self.path = "grouped products" if device == "cpu" else "grouped products in Triton"
             return softplus_sums(outputs, weight, values)
         self.path = "row differences"
         return softplus_sums_rows(outputs, weight, values)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from argmax_vae.candidates import FORMS
-from argmax_vae.checks import require, require_count, require_one_of
+from argmax_vae.checks import require, require_count, require_finite, require_one_of
 from argmax_vae.networks import PRECISIONS
 from argmax_vae.randomness import NOISES
 
@@ -41,6 +41,7 @@ class RuntimeConfig:
         require_one_of("runtime.noise", self.noise, NOISES)
         for name, smallest in (("processes", 1), ("chunk", 0), ("checkpoint_every", 0)):
             require_count(f"runtime.{name}", getattr(self, name), smallest)
+        require_finite("runtime.checkpoint_minutes", self.checkpoint_minutes)
         require(self.checkpoint_minutes >= 0, "runtime.checkpoint_minutes", self.checkpoint_minutes, "at least 0")
 
     def on(self, device: str) -> "RuntimeConfig":

@@ -177,11 +177,11 @@ def search(
     options = groups(search_path(parse(OverridesParser.create(), fixed)))
     space = {key: distribution(override, options) for key, override in spaces.items()}
     check_space(config_name, fixed, space, metric)
+    require_writable(results)
+    records.check(results / "searches.csv")
     if (points := all_points(space)) is not None and len(points) < trials:
         print(f"argmax-vae: the space has {len(points)} points, each is tried once", file=sys.stderr)
         trials = len(points)
-    require_writable(results)
-    records.check(results / "searches.csv")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction=METRICS[metric], sampler=optuna.samplers.TPESampler(seed=seed))
     rows = []

@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.error import URLError
 
 import numpy as np
@@ -21,7 +21,7 @@ import sklearn.datasets
 import torch
 import torchvision
 
-from argmax_vae.data import DATASETS, Dataset, is_present, load_dataset
+from argmax_vae.data import DATASETS, Dataset, datasets, is_present, load_dataset
 from argmax_vae.errors import UsageError
 
 SIZES = dict.fromkeys(DATASETS, (50_000, 10_000, 10_000)) | {"digits": (1200, 297, 300)}
@@ -485,3 +485,12 @@ def test_what_is_there_needs_no_download(name: str, raw: Path, archives: dict[st
     assert is_present(name, tmp_path)
     assert is_present("digits", tmp_path / "nowhere")
     assert not is_present("celeba", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_packed_array_is_read_in_either_order(order: Literal["C", "F"], tmp_path: Path) -> None:
+    """numpy writes an array by rows or by columns, and the header says which."""
+    expected = np.random.default_rng(0).integers(256, size=(7, 3), dtype=np.uint8)
+    np.save(tmp_path / "a.npy", np.asarray(expected, order=order))
+    with (tmp_path / "a.npy").open("rb") as stream:
+        assert np.array_equal(datasets.read_npy(stream, (7, 3)), expected)

@@ -19,6 +19,7 @@ import hashlib
 import http.client
 import io
 import logging
+import math
 import tempfile
 import tokenize
 from collections.abc import Callable, Sequence
@@ -296,12 +297,12 @@ def read_npy(stream: io.BufferedReader, shape: tuple[int, ...]) -> np.ndarray:
     found, in_columns, dtype = read_header(stream)
     if dtype.hasobject:
         raise ValueError("the file holds pickled objects")
-    if (found, dtype, in_columns and len(shape) > 1) != (shape, np.dtype(np.uint8), False):
+    if (found, dtype) != (shape, np.dtype(np.uint8)):
         raise OtherArrayError(f"{dtype} of shape {found}, not uint8 of shape {shape}")
-    array = np.empty(shape, dtype=np.uint8)
-    if stream.readinto(array.data) != array.nbytes:
+    values = np.empty(math.prod(shape), dtype=np.uint8)
+    if stream.readinto(values.data) != values.nbytes:
         raise ValueError("the file ends early")
-    return array
+    return values.reshape(shape, order="F" if in_columns else "C")
 
 
 def one_line(error: Exception) -> str:
