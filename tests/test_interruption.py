@@ -132,7 +132,7 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.parametrize(("minutes", "epochs"), [("0", 2), ("inf", 0)])
+@pytest.mark.parametrize(("minutes", "epochs"), [("0", 2), ("1e9", 0)])
 def test_checkpoints_are_written_by_time_too(
     minutes: str, epochs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

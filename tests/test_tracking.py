@@ -130,6 +130,8 @@ def test_tensorboard_shows_a_run_whose_process_was_killed_once(tmp_path: Path) -
     """The killed one had logged an epoch behind the checkpoint from which the run goes on."""
     killed = open_tracker(TrackerConfig("tensorboard"), labels(tmp_path))
     killed.log([*ROWS, *later(ROWS, 10)])
+    assert isinstance(killed, tracking.TensorBoardTracker)
+    killed.writer.flush()
     goes_on = open_tracker(TrackerConfig("tensorboard"), labels(tmp_path))
     goes_on.log(ROWS)
     goes_on.log([*ROWS, *later(ROWS, 10)])
@@ -396,6 +398,16 @@ def test_on_every_path_the_whole_history_is_tracked_once(
     joined = train(tmp_path, *overrides, "seeds=[0,1]")
     assert "joins" in joined.provenance()
     assert mirrored(joined, name) == ([1, 2, 3], "done", True)
+
+
+def test_the_last_of_wandbs_directories_is_found_within_a_second_too(tmp_path: Path) -> None:
+    """wandb numbers the directories of a run that starts more than once in a second."""
+    folder = tmp_path / "digits-direct-0123abcdef" / "wandb"
+    for name in ("144745-0123abcdef", "144746-0123abcdef", *(f"144746-0123abcdef-{n}" for n in (1, 2, 10))):
+        made = folder / f"offline-run-20261126_{name}"
+        made.mkdir(parents=True)
+        (made / "run-0123abcdef.wandb").touch()
+    assert [path.name for path in wandb_access.offline_runs(tmp_path)] == ["offline-run-20261126_144746-0123abcdef-10"]
 
 
 @pytest.mark.parametrize(

@@ -128,11 +128,21 @@ def publish_table(config: "TrackerConfig", name: str, runs: Path, paths: Sequenc
         print(f"argmax-vae: the table {name} is not in wandb: {first_line(error)}", file=sys.stderr)
 
 
+STAMP = len("offline-run-20260101_000000")
+"""The part of the name of wandb's directories that says when; wandb numbers those of the same second behind the id."""
+
+
+def wandb_id(directory: Path) -> str:
+    """The id of the run that one of wandb's directories holds, by the file that it is in."""
+    return next((file.stem for file in directory.glob("run-*.wandb")), directory.name)
+
+
 def offline_runs(runs: Path) -> list[Path]:
     """Directories of wandb's offline runs below a directory of runs that are to be synchronised.
 
     Of a run that several processes worked on it is the last one, which has all of the run.
     """
-    last = {path.name.rsplit("-", 1)[-1]: path for path in sorted(runs.glob("*/wandb/offline-run-*"))}
+    by_age = sorted(runs.glob("*/wandb/offline-run-*"), key=lambda path: (path.name[:STAMP], len(path.name), path.name))
+    last = {(path.parents[1], wandb_id(path)): path for path in by_age}
     found = [*runs.glob("wandb/offline-run-*"), *last.values()]
     return sorted(path for path in found if not list(path.glob("*.wandb.synced")))
