@@ -8,9 +8,9 @@ import yaml
 from argmax_vae.cli import main
 from argmax_vae.config import Cell, cells
 from argmax_vae.errors import UsageError
-from argmax_vae.options import groups
+from argmax_vae.options import groups, primary_configs
 from argmax_vae.runs import run_name
-from argmax_vae.stored import text
+from argmax_vae.stored import start, text
 from helpers import TINY, same_numbers, train
 
 RUNS = {
@@ -209,3 +209,13 @@ def test_values_are_written_as_overrides_read_them(value: object) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     assert OverridesParser.create().parse_override(f"key={text(value)}").value() == value
+
+
+@pytest.mark.parametrize("name", primary_configs())
+def test_a_directory_of_the_same_name_hides_no_config(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as the one that the demo writes into."""
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert start(name, ["seeds=[1]"]) == (name, ["seeds=[1]"])

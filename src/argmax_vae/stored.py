@@ -24,9 +24,12 @@ YAML = (".yaml", ".yml")
 def start(config_name: str, overrides: Sequence[str]) -> tuple[str, list[str]]:
     """The primary config and the overrides that `config_name` stands for, those given last.
 
-    `config_name` may be the path of a run's directory or of its `config.yaml`, and that of another file of configs,
-    whose directory then has further options. Raises UsageError when there is no such file, or it is damaged.
+    The name of a primary config is just that, whatever lies in the working directory. Else `config_name` may be the
+    path of a run's directory or of its `config.yaml`, and that of another file of configs, whose directory then has
+    further options. Raises UsageError when there is no such file, or it is damaged.
     """
+    if config_name in primary_configs():
+        return config_name, list(overrides)
     path = Path(config_name)
     is_path = path.suffix in YAML or len(path.parts) > 1 or path.is_dir()
     if not is_path:
