@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
-from argmax_vae.report import TABLES
-from argmax_vae.report.semi_supervised import FIGURES
+from argmax_vae.report.labels import FIGURES
+from argmax_vae.report.records import TABLES
 
 ESTIMATOR = "estimator.name"
 

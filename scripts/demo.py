@@ -7,15 +7,15 @@ import pandas as pd
 from matplotlib import image
 from matplotlib.figure import Figure
 
-from argmax_vae.bench import applicable
-from argmax_vae.config import cells
+from argmax_vae.commands.bench import applicable
+from argmax_vae.commands.sweep import launch
+from argmax_vae.config.compose import cells
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.report.drawing import curve_with_band
-from argmax_vae.report.statistics import mean_interval
 from argmax_vae.report.style import style
-from argmax_vae.runs import RunDirectory
+from argmax_vae.runs.directory import RunDirectory
+from argmax_vae.statistics import mean_interval
 from argmax_vae.streams import protect
-from argmax_vae.sweep import launch
 
 
 def main() -> int:

@@ -24,18 +24,20 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
-from argmax_vae.attribute_vae import AttributeVAE
-from argmax_vae.config import from_plain
-from argmax_vae.data import Dataset, Images
+from argmax_vae.commands.evaluate import load_best
+from argmax_vae.config.stored import from_plain
+from argmax_vae.data.images import Dataset, Images
 from argmax_vae.errors import UsageError
-from argmax_vae.evaluation import load_best
 from argmax_vae.files import require_writable, write_atomic, write_csv, write_text
-from argmax_vae.pictures import class_conditional, grid
-from argmax_vae.report.statistics import mean_interval
-from argmax_vae.report.style import markdown, style
-from argmax_vae.runs import RunDirectory, commits
+from argmax_vae.markup import markdown
+from argmax_vae.report.style import style
+from argmax_vae.runs.directory import RunDirectory
+from argmax_vae.runs.provenance import commits
+from argmax_vae.statistics import mean_interval
 from argmax_vae.streams import protect
-from argmax_vae.training import build
+from argmax_vae.training.attribute_vae import AttributeVAE
+from argmax_vae.training.build import build
+from argmax_vae.training.samples import class_conditional, grid
 
 BATCH = 100
 ROWS = {"figure4": 8, "figure8": 24}

@@ -14,16 +14,17 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from argmax_vae.attribute_vae import AttributeVAE
-from argmax_vae.config import from_plain
+from argmax_vae.commands.evaluate import load_best
+from argmax_vae.config.stored import from_plain
 from argmax_vae.errors import UsageError
-from argmax_vae.evaluation import load_best
 from argmax_vae.files import require_writable, write_atomic, write_csv
-from argmax_vae.mixture_vae import MixtureVAE
-from argmax_vae.pictures import class_conditional, grid
-from argmax_vae.runs import RunDirectory, commits
+from argmax_vae.runs.directory import RunDirectory
+from argmax_vae.runs.provenance import commits
 from argmax_vae.streams import protect
-from argmax_vae.training import build
+from argmax_vae.training.attribute_vae import AttributeVAE
+from argmax_vae.training.build import build
+from argmax_vae.training.mixture_vae import MixtureVAE
+from argmax_vae.training.samples import class_conditional, grid
 
 ROWS, GAP = 10, 12
 

@@ -5,17 +5,18 @@ from collections.abc import Iterator
 
 import torch
 
-from argmax_vae import training
-from argmax_vae.data.datasets import Dataset, Images
+from argmax_vae.config.schema import Config, DataConfig, RuntimeConfig, TrainerConfig
+from argmax_vae.data.images import Dataset, Images
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
-from argmax_vae.mixture import AttributeConfig, MixtureConfig
-from argmax_vae.mixture_vae import MixtureVAE
-from argmax_vae.modules import DeepConfig, DiscreteVAE, ModelConfig, TrainerConfig
-from argmax_vae.objective import ObjectiveConfig
-from argmax_vae.runtime import RuntimeConfig
-from argmax_vae.schema import Config, DataConfig
-from argmax_vae.supervision import SupervisionConfig
+from argmax_vae.models.convolutional import AttributeConfig
+from argmax_vae.models.discrete import DeepConfig, ModelConfig
+from argmax_vae.models.mixture import MixtureConfig
+from argmax_vae.objective.labels import SupervisionConfig
+from argmax_vae.objective.terms import ObjectiveConfig
+from argmax_vae.training import build
+from argmax_vae.training.mixture_vae import MixtureVAE
+from argmax_vae.training.vae import DiscreteVAE
 
 SHAPE = (1, 4, 4)
 BATCH = 4
@@ -77,7 +78,7 @@ class Combination:
 
     def module(self) -> DiscreteVAE:
         """On the CPU, at the start of an epoch of the phase."""
-        module = training.build(self.config(), images())
+        module = build.build(self.config(), images())
         module.prepare_steps(module.configure_optimizers())
         module.on_train_epoch_start()
         if isinstance(module, MixtureVAE):

@@ -8,12 +8,14 @@ import pandas as pd
 import pytest
 import pytorch_lightning as pl
 
-from argmax_vae import config, training
-from argmax_vae.config import Cell
+from argmax_vae.config import compose
+from argmax_vae.config.compose import Cell
 from argmax_vae.errors import UsageError
-from argmax_vae.estimators import ESTIMATORS, Estimator
-from argmax_vae.modules import DiscreteVAE
-from argmax_vae.runs import RunDirectory
+from argmax_vae.estimators import ESTIMATORS
+from argmax_vae.estimators.base import Estimator
+from argmax_vae.runs.directory import RunDirectory
+from argmax_vae.training import callbacks, fit
+from argmax_vae.training.vae import DiscreteVAE
 
 TINY = (
     "data=digits",
@@ -46,14 +48,14 @@ def ready(name: str, n: int, k: int, seeds: Sequence[int] | None = None, **choic
 
 def cell(runs: Path, *overrides: str) -> Cell:
     """The one configuration that these overrides of a tiny run select."""
-    (found,) = config.cells("train", [*TINY, f"paths.runs={runs}", *overrides])
+    (found,) = compose.cells("train", [*TINY, f"paths.runs={runs}", *overrides])
     return found
 
 
 def train(runs: Path, *overrides: str) -> RunDirectory:
     """Train a tiny run in `runs` and return its directory."""
     chosen = cell(runs, *overrides)
-    training.train(chosen.config, chosen.plain)
+    fit.train(chosen.config, chosen.plain)
     return RunDirectory.of(chosen.plain)
 
 
@@ -75,14 +77,14 @@ def same_numbers(first: RunDirectory, second: RunDirectory) -> None:
 
 def raise_after(monkeypatch: pytest.MonkeyPatch, epoch: int, error: BaseException) -> None:
     """Let training raise an error at the end of an epoch, counted from 1, after its checkpoint is saved."""
-    original = training.SaveLast.on_train_epoch_end
+    original = callbacks.SaveLast.on_train_epoch_end
 
-    def stopping(self: training.SaveLast, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def stopping(self: callbacks.SaveLast, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         original(self, trainer, module)
         if trainer.current_epoch + 1 == epoch:
             raise error
 
-    monkeypatch.setattr(training.SaveLast, "on_train_epoch_end", stopping)
+    monkeypatch.setattr(callbacks.SaveLast, "on_train_epoch_end", stopping)
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, positions: list[int], epoch: int) -> None:

@@ -6,42 +6,37 @@ the annotations go unchecked: `unless_traced` takes the wrapper's place and call
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import jaxtyping
 import torch
 from beartype import BeartypeConf, beartype
+from beartype.roar import BeartypeDecorHintPep585DeprecationWarning
 
-HOOKED = tuple(
-    f"argmax_vae.{module}"
-    for module in (
-        "candidates",
-        "counter_noise",
-        "estimators",
-        "latents",
-        "modules",
-        "networks",
-        "objective",
-        "products",
-        "randomness",
-        "reconstruction",
-        "schedules",
-        "steps",
-    )
-)
-"""The modules whose functions take tensors. The others carry no shapes."""
+HOOKED = ("argmax_vae",)
+"""The whole package."""
 
 jaxtyped = jaxtyping.jaxtyped
 
 
 def typechecker(function: Any) -> Any:
-    """beartype, taking an int for a float as Python's type checkers do."""
-    return beartype(conf=BeartypeConf(is_pep484_tower=True))(function)
+    """beartype, taking an int for a float as Python's type checkers do, whatever it thinks of annotations of others."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BeartypeDecorHintPep585DeprecationWarning)
+        return beartype(conf=BeartypeConf(is_pep484_tower=True))(function)
+
+
+def has_shapes(target: Any) -> bool:
+    """Whether an annotation of a function, or of a class, has a shape. Others are mypy's business."""
+    return "jaxtyping." in repr(list(inspect.get_annotations(target).values()))
 
 
 def unless_traced(target: Any, *, typechecker: Callable[..., Any]) -> Any:
-    """`jaxtyping.jaxtyped` with the checks off while torch.compile traces."""
+    """`jaxtyping.jaxtyped` with the checks off while torch.compile traces, and for what has no shapes."""
+    if (inspect.isclass(target) or inspect.isfunction(target)) and not has_shapes(target):
+        return target
     if inspect.isclass(target):
         plain = target.__init__
         jaxtyped(target, typechecker=typechecker)

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from argmax_vae import training
-from argmax_vae.attribute_vae import AttributeVAE, attribute_accuracies
-from argmax_vae.data import Dataset, Images
+from argmax_vae.data.images import Dataset, Images
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
-from argmax_vae.pictures import pictures_of
+from argmax_vae.training import build
+from argmax_vae.training.attribute_vae import AttributeVAE, attribute_accuracies
+from argmax_vae.training.samples import pictures_of
 from helpers import cell, metrics, same_numbers, train
 
 DIGITS = ("model=attributes", "model.channels=[4,6]", "model.row=5", "model.component_hidden=[5]", "model.gaussian=3")
@@ -41,7 +41,7 @@ def test_colour_pictures_and_accuracy_of_every_attribute(tmp_path: Path) -> None
     overrides = (*TINY, "model.latents=1x4", "supervision=joint", "supervision.labels=8", "trainer.batch=10")
     config = cell(tmp_path, *overrides).config
     dataset = faces()
-    module = training.build(config, dataset)
+    module = build.build(config, dataset)
     assert isinstance(module, AttributeVAE)
     module.attributes = ["red", "dark"]
     module.on_test_epoch_start()
@@ -67,7 +67,7 @@ def test_a_combination_that_a_split_lacks(there: tuple[str, ...], tmp_path: Path
     some = Images(whole.train.pixels[common], whole.train.labels[common])
     splits = {name: whole.train if name in there else some for name in ("train", "validation", "test")}
     dataset = Dataset("faces", whole.shape, **splits, binary=False)
-    module = training.build(cell(tmp_path, *TINY, "model.latents=1x4", "trainer.batch=10").config, dataset)
+    module = build.build(cell(tmp_path, *TINY, "model.latents=1x4", "trainer.batch=10").config, dataset)
     for names in ((), ("red", "dark")):
         module.attributes = list(names)
         module.classes = module.number_of_classes(dataset)

@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
-from argmax_vae import bench, overhead, tracking
-from argmax_vae.bench import applicable, run_bench
+from argmax_vae.commands import bench, overhead
+from argmax_vae.commands.bench import applicable, run_bench
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
-from argmax_vae.modules import DiscreteVAE
+from argmax_vae.runs import trackers
+from argmax_vae.training.vae import DiscreteVAE
 
 
 def test_bench_covers_the_registry_and_writes_ratios_within_the_run(tmp_path: Path) -> None:
@@ -91,11 +92,11 @@ def test_overhead_is_what_is_neither_step_nor_evaluation(monkeypatch: pytest.Mon
     plain = overhead.measure("none", 10, images=400)
     assert 0 < plain["overhead_percent"] < 100
 
-    class Slow(tracking.NoTracker):
+    class Slow(trackers.NoTracker):
         def log(self, rows: object) -> None:
             time.sleep(2 * plain["seconds"])
 
-    monkeypatch.setitem(tracking.TRACKERS, "none", Slow)
+    monkeypatch.setitem(trackers.TRACKERS, "none", Slow)
     assert overhead.measure("none", 10, images=400)["overhead_percent"] > 50
 
 

@@ -13,11 +13,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from argmax_vae import candidates, native
-from argmax_vae.candidates import FORMS, CandidateLosses
+from argmax_vae import files, latents
 from argmax_vae.latents import one_hot_argmax
-from argmax_vae.networks import Networks
-from argmax_vae.reconstruction import LIKELIHOODS, Reconstruction
+from argmax_vae.models import candidates, native
+from argmax_vae.models.candidates import FORMS, CandidateLosses
+from argmax_vae.models.discrete import Networks
+from argmax_vae.models.likelihoods import LIKELIHOODS
+from argmax_vae.models.reconstruction import Reconstruction
 
 SHAPES = [(1, 2, 5), (1, 40, 33), (3, 2, 1), (3, 2, 17), (2, 10, 31), (2, 17, 100), (5, 3, 64), (4, 10, 784)]
 """n, k and pixels."""
@@ -179,7 +181,7 @@ def test_unknown_form() -> None:
 
 def test_one_coordinate_codes(generator: torch.Generator) -> None:
     codes = one_hot_argmax(torch.rand(5, 3, 4, generator=generator))
-    changed = candidates.one_coordinate_codes(codes)
+    changed = latents.one_coordinate_codes(codes)
     for i in range(3):
         for j in range(4):
             expected = codes.argmax(-1)
@@ -270,7 +272,7 @@ def test_a_triton_kernel_that_fails_is_told_and_not_used(monkeypatch: pytest.Mon
 
 INTERPRETED = """
 import sys, torch
-from argmax_vae.native.softplus_sums_triton import softplus_sums
+from argmax_vae.models.native.softplus_sums_triton import softplus_sums
 for name in sys.argv[1:]:
     problem = torch.load(name, weights_only=True)
     torch.save(softplus_sums(*problem), name)
@@ -307,7 +309,7 @@ def test_the_triton_kernel_compiles_without_a_device() -> None:
     triton = pytest.importorskip("triton", reason="Triton is not installed")
     from triton.backends.compiler import GPUTarget
 
-    from argmax_vae.native import softplus_sums_triton
+    from argmax_vae.models.native import softplus_sums_triton
 
     pointers = ("outputs", "weight", "changes", "limits", "values", "sums")
     constants = {"PIXELS": 784, "K": 10, "BLOCK": 4, "ROWS": 4, "LANES": 32}
@@ -337,7 +339,7 @@ def test_the_triton_kernel_on_the_device(
 @pytest.fixture
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert native.cache_directory() == tmp_path / "argmax-vae"
+    assert files.cache_directory() == tmp_path / "argmax-vae"
     return tmp_path
 
 
@@ -367,7 +369,7 @@ def test_failing_compiler(text: str, empty_cache: Path, monkeypatch: pytest.Monk
 
 
 def test_failing_build_leaves_nothing_behind(empty_cache: Path) -> None:
-    target = native.cache_directory() / "kernel.so"
+    target = files.cache_directory() / "kernel.so"
     with pytest.raises(subprocess.CalledProcessError):
         native.build(str(script(empty_cache / "compiler", "exit 1")), target)
     assert list(target.parent.iterdir()) == []
@@ -376,7 +378,7 @@ def test_failing_build_leaves_nothing_behind(empty_cache: Path) -> None:
 def test_damaged_kernel_is_not_used(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiler = script(empty_cache / "compiler", "echo 1.0")
     monkeypatch.setenv("CXX", str(compiler))
-    target = native.cache_directory() / f"softplus_sums-{native.identity(str(compiler))}.so"
+    target = files.cache_directory() / f"softplus_sums-{native.identity(str(compiler))}.so"
     target.write_bytes(b"not a library")
     target.chmod(0o700)
     assert load_anew() is None
@@ -385,7 +387,7 @@ def test_damaged_kernel_is_not_used(empty_cache: Path, monkeypatch: pytest.Monke
 @needs_compiler
 def test_kernel_is_built_once(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_anew() is not None
-    assert len(list(native.cache_directory().glob("softplus_sums-*.so"))) == 1
+    assert len(list(files.cache_directory().glob("softplus_sums-*.so"))) == 1
 
     def refuse(compiler: str, target: Path) -> None:
         raise AssertionError("built a second time")
@@ -397,7 +399,7 @@ def test_kernel_is_built_once(empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 def test_what_others_could_have_written_is_built_anew(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiler = script(empty_cache / "compiler", "echo 1.0")
     monkeypatch.setenv("CXX", str(compiler))
-    target = native.cache_directory() / f"softplus_sums-{native.identity(str(compiler))}.so"
+    target = files.cache_directory() / f"softplus_sums-{native.identity(str(compiler))}.so"
     built: list[Path] = []
     monkeypatch.setattr(native, "build", lambda compiler, target: built.append(target))
     planted = empty_cache / "planted.so"
@@ -411,25 +413,25 @@ def test_what_others_could_have_written_is_built_anew(empty_cache: Path, monkeyp
     assert load_anew() is None
     assert built == [target, target]
     monkeypatch.setattr(native.os, "geteuid", lambda: os.getuid() + 1)
-    assert not native.is_own(planted)
+    assert not files.is_own(planted)
 
 
 def test_the_cache_is_for_its_owner_alone(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = empty_cache / "argmax-vae"
     folder.chmod(0o777)
-    assert native.cache_directory() == folder
+    assert files.cache_directory() == folder
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     elsewhere = empty_cache / "elsewhere"
     elsewhere.mkdir()
     folder.rmdir()
     folder.symlink_to(elsewhere)
     own = empty_cache / f"argmax-vae-{os.geteuid()}"
-    assert native.cache_directory() == own
+    assert files.cache_directory() == own
     assert stat.S_IMODE(own.stat().st_mode) == 0o700
     own.rmdir()
     own.symlink_to(elsewhere)
     with pytest.raises(PermissionError, match="set XDG_CACHE_HOME to a folder of your own"):
-        native.cache_directory()
+        files.cache_directory()
     assert load_anew() is None
     assert list(elsewhere.iterdir()) == []
 
@@ -439,4 +441,4 @@ def test_a_cache_is_never_in_the_working_directory(given: str, tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", given)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert native.cache_directory() == tmp_path / "home" / ".cache" / "argmax-vae"
+    assert files.cache_directory() == tmp_path / "home" / ".cache" / "argmax-vae"

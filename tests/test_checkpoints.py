@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from argmax_vae.checkpoints import load_checkpoint
 from argmax_vae.errors import UsageError
+from argmax_vae.runs.checkpoints import load_checkpoint
 
 
 def test_a_checkpoint_with_a_wrong_bit_is_refused_or_says_the_same(tmp_path: Path) -> None:

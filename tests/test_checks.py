@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from argmax_vae.checks import LARGEST_COUNT, LARGEST_FLOAT, LARGEST_SIZE, SMALLEST_FLOAT
-from argmax_vae.errors import UsageError
+from argmax_vae.config.schema import DATA, MODELS, Config
+from argmax_vae.errors import LARGEST_COUNT, LARGEST_FLOAT, LARGEST_SIZE, SMALLEST_FLOAT, UsageError
 from argmax_vae.estimators import ESTIMATORS
-from argmax_vae.schedules import SCHEDULES
-from argmax_vae.schema import DATA, MODELS, Config, ModelConfig
-from argmax_vae.supervision import SupervisionConfig
+from argmax_vae.estimators.schedules import SCHEDULES
+from argmax_vae.models.discrete import ModelConfig
+from argmax_vae.objective.labels import SupervisionConfig
 
 SECTIONS: list[tuple[str, type]] = [
     *((f"{section.name}.", section.type) for section in fields(Config) if is_dataclass(section.type)),  # type: ignore[misc]

@@ -16,11 +16,14 @@ import pytest
 import torch
 import yaml
 
-from argmax_vae import __version__, config, engines, sweep, training
+from argmax_vae import __version__
 from argmax_vae.cli import REPRODUCE_EXAMPLES, TRAIN_EXAMPLES, main
+from argmax_vae.commands import sweep
+from argmax_vae.config import compose, launchers
+from argmax_vae.config.options import groups, primary_configs
 from argmax_vae.errors import UsageError
-from argmax_vae.options import groups, primary_configs
-from argmax_vae.runs import RunDirectory, scan
+from argmax_vae.runs.directory import RunDirectory, scan
+from argmax_vae.training import progress
 from helpers import TINY, train
 
 VERBS = (
@@ -122,13 +125,13 @@ def test_every_example_composes() -> None:
         arguments = [word for word in words.split() if not word.startswith("-") and word != "job"]
         name = arguments.pop(0) if verb == "reproduce" else "train"
         try:
-            engines.require_extra(engines.chosen(arguments))
+            launchers.require_extra(launchers.chosen(arguments))
         except UsageError:
-            arguments = [word for word in arguments if not engines.is_hydras(word)]
+            arguments = [word for word in arguments if not launchers.is_hydras(word)]
         if name.endswith(".txt"):
             assert sweep.lines_of(str(Path(__file__).parents[1] / name), arguments), words
             continue
-        assert config.cells(name, arguments), words
+        assert compose.cells(name, arguments), words
 
 
 def test_overrides_may_follow_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -276,7 +279,7 @@ def test_paths_that_cannot_be_are_one_line_at_once(
 
 def test_the_home_directory_is_what_a_tilde_says(monkeypatch: pytest.MonkeyPatch, empty_directory: Path) -> None:
     monkeypatch.setenv("HOME", str(empty_directory))
-    (cell,) = config.cells("train", [*TINY, "paths.runs='~/r/'", "paths.data='~/d'"])
+    (cell,) = compose.cells("train", [*TINY, "paths.runs='~/r/'", "paths.data='~/d'"])
     paths = {"data": f"{empty_directory}/d", "runs": f"{empty_directory}/r", "results": "results"}
     assert cell.plain["paths"] == vars(cell.config.paths) == paths
     assert RunDirectory.of(cell.plain).path.parent == empty_directory / "r"
@@ -351,8 +354,8 @@ def test_ctrl_c_is_one_line_and_130(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     def interrupted(*arguments: Any) -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(config, "cells", interrupted)
-    monkeypatch.setattr("argmax_vae.sweep.cells", interrupted)
+    monkeypatch.setattr(compose, "cells", interrupted)
+    monkeypatch.setattr("argmax_vae.commands.sweep.cells", interrupted)
     assert main(["train"]) == 130
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -374,7 +377,7 @@ def test_every_primary_config_can_be_listed(name: str, capsys: pytest.CaptureFix
 def test_cfg_prints_the_composed_configuration(capsys: pytest.CaptureFixture[str], empty_directory: Path) -> None:
     assert main(["train", "--cfg", "job", *TINY]) == 0
     printed = yaml.safe_load(capsys.readouterr().out)
-    (cell,) = config.cells("train", list(TINY))
+    (cell,) = compose.cells("train", list(TINY))
     assert printed == cell.plain
     assert list(empty_directory.iterdir()) == []
 
@@ -403,7 +406,7 @@ def test_runs_lists_states_and_reasons(empty_directory: Path, capsys: pytest.Cap
 
 def test_missing_lists_the_cells_of_a_table_that_are_not_done(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", "--missing", "section61"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == len(config.cells("section61", []))
+    assert len(capsys.readouterr().out.splitlines()) == len(compose.cells("section61", []))
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -469,7 +472,7 @@ def test_a_signal_ends_training_with_130_and_one_line(
         os.kill(os.getpid(), sent)
 
     with monkeypatch.context() as signalled:
-        signalled.setattr(training.Progress, "on_train_epoch_end", send)
+        signalled.setattr(progress.Progress, "on_train_epoch_end", send)
         code = main(["train", *TINY, "trainer.epochs=500", "trainer.evaluate_every=500"])
     assert code == 130
     (run,) = scan(empty_directory / "runs")

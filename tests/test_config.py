@@ -7,17 +7,19 @@ import pytest
 import yaml
 from hydra.core.config_store import ConfigStore
 
-from argmax_vae import config
-from argmax_vae.config import cells, from_plain, leaves
-from argmax_vae.data import BINARIZATIONS, DATASETS
+from argmax_vae.commands.sweep import require_one_run
+from argmax_vae.config import compose
+from argmax_vae.config.compose import cells, leaves
+from argmax_vae.config.options import config_directory, groups, primary_configs
+from argmax_vae.config.stored import from_plain
+from argmax_vae.data.binarization import BINARIZATIONS
+from argmax_vae.data.datasets import DATASETS
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
-from argmax_vae.objective import KL_CHOICES
-from argmax_vae.options import config_directory, groups, primary_configs
-from argmax_vae.runs import NOT_IDENTITY, identity, run_name
-from argmax_vae.schedules import SCHEDULES
-from argmax_vae.sweep import require_one_run
-from argmax_vae.tracking import TRACKERS
+from argmax_vae.estimators.schedules import SCHEDULES
+from argmax_vae.objective.terms import KL_CHOICES
+from argmax_vae.runs.directory import NOT_IDENTITY, identity, run_name
+from argmax_vae.runs.trackers import TRACKERS
 
 RUN_NAMES = (Path(__file__).parent / "run_names.txt").read_text(encoding="utf-8").splitlines()
 """Primary configuration and run of every cell. A run whose name changes is trained again, though it may be finished."""
@@ -43,7 +45,7 @@ REGISTRIES = {
 }
 
 
-def one(*overrides: str) -> config.Cell:
+def one(*overrides: str) -> compose.Cell:
     (found,) = cells("train", list(overrides))
     return found
 
@@ -84,7 +86,7 @@ def test_every_schedule_fits_the_temperature_too(schedule: str) -> None:
 
 
 def test_the_schema_of_every_estimator_and_schedule_is_in_the_store() -> None:
-    config.register()
+    compose.register()
     repository = ConfigStore.instance().repo
     assert {f"schema_{name}.yaml" for name in ESTIMATORS} <= set(repository["estimator"])
     assert {f"schema_{name}.yaml" for name in SCHEDULES} <= set(repository["schedule"])

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from argmax_vae.convolutions import ConvolutionalMixtureNetworks, SeedConvolution, fold, unfold
-from argmax_vae.networks import set_in_layers, set_precision
+from argmax_vae.models.convolutional import ConvolutionalMixtureNetworks, SeedConvolution, fold, unfold
+from argmax_vae.models.layers import set_in_layers, set_precision
 from argmax_vae.randomness import generator_for
 
 SHAPE, K, C, BATCH = (3, 8, 16), 4, 5, 2

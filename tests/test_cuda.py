@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from argmax_vae import training
-from argmax_vae.config import cells
-from argmax_vae.data import load_dataset
+from argmax_vae.config.compose import cells
+from argmax_vae.config.schema import RuntimeConfig
+from argmax_vae.data.datasets import load_dataset
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
-from argmax_vae.modules import DiscreteVAE
-from argmax_vae.networks import products_in
-from argmax_vae.runs import identity
-from argmax_vae.runtime import RuntimeConfig
+from argmax_vae.models.layers import products_in
+from argmax_vae.runs.directory import identity
+from argmax_vae.training import build
+from argmax_vae.training.vae import DiscreteVAE
 from helpers import TINY, cell, latents, train
 
 needs_device = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -42,7 +42,7 @@ MODELS = {name: choices(name) for name in ESTIMATORS} | {
 def module_of(chosen: tuple[str, ...], device: str, *more: str) -> DiscreteVAE:
     """A module ready to step, of two seeds."""
     (found,) = cells("train", [*TINY, "seeds=[0,1]", *chosen, f"runtime.device={device}", *more])
-    module = training.build(found.config, load_dataset("digits", Path())).to(device)
+    module = build.build(found.config, load_dataset("digits", Path())).to(device)
     module.prepare_steps(module.configure_optimizers())
     module.on_train_epoch_start()
     return module

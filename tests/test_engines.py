@@ -9,15 +9,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 
-from argmax_vae import config, engines, sweep
+from argmax_vae import errors
 from argmax_vae.cli import main
-from argmax_vae.runs import RunDirectory, run_name
+from argmax_vae.commands import sweep
+from argmax_vae.config import compose, launchers, options
+from argmax_vae.runs.directory import RunDirectory, run_name
 from helpers import TINY, same_numbers
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
-PRESETS = sorted(path.stem for path in config.config_directory().glob("hydra/launcher/*.yaml"))
+PRESETS = sorted(path.stem for path in options.config_directory().glob("hydra/launcher/*.yaml"))
 
 
 @pytest.fixture(autouse=True)
@@ -34,16 +37,18 @@ def needs(plugin: str) -> None:
         pytest.skip(f"{plugin} is not installed")
 
 
-@pytest.mark.parametrize("engine", sorted(engines.EXTRAS))
+@pytest.mark.parametrize("engine", sorted(launchers.EXTRAS))
 def test_an_engine_without_its_plugin_is_a_line(
     engine: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def absent(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(engines, "version", absent)
+    monkeypatch.setattr(launchers, "version", absent)
     assert main(["train", "-m", *TINY, "seeds=[0],[1]", f"hydra/launcher={engine}"]) == 2
-    line = f"argmax-vae: hydra/launcher={engine} needs the extra: pip install 'argmax-vae[{engines.EXTRAS[engine]}]'\n"
+    line = (
+        f"argmax-vae: hydra/launcher={engine} needs the extra: pip install 'argmax-vae[{launchers.EXTRAS[engine]}]'\n"
+    )
     assert capsys.readouterr().err == line
 
 
@@ -54,15 +59,15 @@ def test_an_unknown_engine_and_two_engines_are_a_line(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == "argmax-vae: hydra/launcher=basic,joblib: name one engine for the whole sweep\n"
 
 
-@pytest.mark.parametrize("engine", sorted({*engines.EXTRAS, *PRESETS}))
+@pytest.mark.parametrize("engine", sorted({*launchers.EXTRAS, *PRESETS}))
 def test_every_engine_composes_and_is_no_part_of_the_identity(engine: str) -> None:
-    needs(engines.PLUGINS[engines.EXTRAS[engine]])
-    (here,) = config.cells("train", [*TINY])
-    (there,) = config.cells("train", [*TINY, f"hydra/launcher={engine}"])
+    needs(launchers.PLUGINS[launchers.EXTRAS[engine]])
+    (here,) = compose.cells("train", [*TINY])
+    (there,) = compose.cells("train", [*TINY, f"hydra/launcher={engine}"])
     assert run_name(here.plain) == run_name(there.plain)
     assert here.plain == there.plain
-    with initialize_config_dir(str(config.config_directory()), version_base="1.3"):
-        hydra = compose("train", [*TINY, f"hydra/launcher={engine}"], return_hydra_config=True).hydra
+    with initialize_config_dir(str(options.config_directory()), version_base="1.3"):
+        hydra = hydra_compose("train", [*TINY, f"hydra/launcher={engine}"], return_hydra_config=True).hydra
     assert hydra.launcher._target_.startswith("hydra_plugins.")
 
 
@@ -81,7 +86,7 @@ def test_a_sweep_on_an_engine_gives_the_runs_of_one_process(
     needs("hydra-joblib-launcher" if "joblib" in engine[0] else "hydra-submitit-launcher")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     overrides = [*TINY, "seeds=[0],[1],[2]"]
-    there = [RunDirectory.of(cell.plain) for cell in config.cells("train", [*overrides, "paths.runs=there"])]
+    there = [RunDirectory.of(cell.plain) for cell in compose.cells("train", [*overrides, "paths.runs=there"])]
     there[2].path.mkdir(parents=True)
     there[2].checkpoint.write_bytes(b"garbage")
     assert main(["train", "-m", *overrides, "paths.runs=there", *engine]) == 1
@@ -98,7 +103,7 @@ def test_a_sweep_on_an_engine_gives_the_runs_of_one_process(
         assert main(["train", "-m", *overrides]) == 0
     finally:
         torch.set_num_threads(before)
-    for cell, run in zip(config.cells("train", overrides), there[:2], strict=False):
+    for cell, run in zip(compose.cells("train", overrides), there[:2], strict=False):
         same_numbers(RunDirectory.of(cell.plain), run)
 
 
@@ -111,11 +116,11 @@ def test_finished_cells_are_not_submitted(monkeypatch: pytest.MonkeyPatch) -> No
         submitted.append([word for job in jobs for word in job if word.startswith("seeds")])
         return [("done", "")] * len(jobs), ""
 
-    first, _ = config.cells("train", [*TINY, "seeds=[0],[1]"])
+    first, _ = compose.cells("train", [*TINY, "seeds=[0],[1]"])
     done = RunDirectory.of(first.plain).path / "done.json"
     done.parent.mkdir(parents=True)
     done.write_text('{"status": "done"}')
-    monkeypatch.setattr(engines, "launch", launch)
+    monkeypatch.setattr(launchers, "launch", launch)
     assert main(["train", "-m", *TINY, "seeds=[0],[1]"]) == 1
     assert submitted == [["seeds=[1]"]]
 
@@ -140,9 +145,9 @@ def test_devices_of_other_machines_are_not_looked_for_here(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    found = config.cells("train", [*TINY, "runtime.device=cuda"])
+    found = compose.cells("train", [*TINY, "runtime.device=cuda"])
     sweep.check_prerequisites(found, on_this_machine=False)
-    with pytest.raises(sweep.UsageError, match="no CUDA device"):
+    with pytest.raises(errors.UsageError, match="no CUDA device"):
         sweep.check_prerequisites(found)
 
 
@@ -156,9 +161,9 @@ def test_gpus_without_a_gpu_are_a_line(monkeypatch: pytest.MonkeyPatch, capsys: 
 def test_names_of_devices_are_those_that_cuda_may_see(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert engines.cuda_devices() == ["0", "1"]
+    assert launchers.cuda_devices() == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    assert engines.cuda_devices() == ["3", "5"]
+    assert launchers.cuda_devices() == ["3", "5"]
 
 
 def test_every_process_takes_a_device_of_its_own_and_keeps_it(empty_directory: Path) -> None:

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
-from argmax_vae.checkpoints import load_checkpoint
+from argmax_vae.commands.evaluate import evaluate_run
 from argmax_vae.errors import UsageError
-from argmax_vae.evaluation import evaluate_run
-from argmax_vae.runs import RunDirectory
+from argmax_vae.runs.checkpoints import load_checkpoint
+from argmax_vae.runs.directory import RunDirectory
 from helpers import train
 
 

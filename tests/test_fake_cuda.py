@@ -20,8 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from argmax_vae.counter_noise import CounterStreams
-from argmax_vae.modules import DiscreteVAE
-from argmax_vae.steps import Noise
+from argmax_vae.training.steps import Noise
+from argmax_vae.training.vae import DiscreteVAE
 from combinations import BATCH, COMBINATIONS, COUNTED, SEEDS, Combination
 
 FORWARD = [

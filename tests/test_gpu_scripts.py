@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from argmax_vae import config, sweep
+from argmax_vae.commands import sweep
+from argmax_vae.config import compose, options
 from helpers import TINY
 
 TOP = Path(__file__).parents[1]
@@ -29,7 +30,7 @@ CELLS = {
 
 def swept(name: str) -> dict[str, set[str]]:
     """The values of every key that a primary config sweeps over."""
-    plain = yaml.safe_load((config.config_directory() / f"{name}.yaml").read_text(encoding="utf-8"))
+    plain = yaml.safe_load((options.config_directory() / f"{name}.yaml").read_text(encoding="utf-8"))
     return {key: set(str(values).split(",")) for key, values in plain["hydra"]["sweeper"]["params"].items()}
 
 
@@ -49,7 +50,7 @@ def test_lists_have_cells_of_their_tables(path: Path) -> None:
         assert all(chosen[key] in values for key, values in sweeps.items()), words
         assert int(chosen["trainer.epochs"]) % 5 == 0
     name, words = lines[0]
-    (cell,) = config.cells(name, words)
+    (cell,) = compose.cells(name, words)
     assert (cell.config.table, len(cell.config.seeds)) == (path.stem, len(yaml.safe_load(words[-1].split("=")[1])))
 
 

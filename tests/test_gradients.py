@@ -10,23 +10,20 @@ import pytest
 import torch
 from scipy import stats
 
-from argmax_vae import gradients, laboratory
 from argmax_vae.cli import main
-from argmax_vae.config import cells
+from argmax_vae.commands import gradients
+from argmax_vae.config import compose
+from argmax_vae.config.compose import cells
 from argmax_vae.errors import UsageError
-from argmax_vae.estimators import ESTIMATORS
-from argmax_vae.gradients import (
-    CountingLoss,
-    Laboratory,
-    LaboratoryConfig,
-    Moments,
-    decoder_evaluations,
-    settings,
-)
-from argmax_vae.networks import Networks
+from argmax_vae.estimators import ESTIMATORS, schedules
+from argmax_vae.gradients.cost import CountingLoss, decoder_evaluations
+from argmax_vae.gradients.measure import Laboratory
+from argmax_vae.gradients.moments import Moments
+from argmax_vae.gradients.settings import LaboratoryConfig, Setting, settings
+from argmax_vae.models.discrete import Networks
 from argmax_vae.randomness import PlainNoise
-from argmax_vae.report import laboratory as report
-from argmax_vae.runs import RunDirectory
+from argmax_vae.report import gradients as report
+from argmax_vae.runs.directory import RunDirectory
 from chance import FALSE_ALARM
 from helpers import TINY, latents, ready, train
 from tabular import TabularLoss
@@ -90,7 +87,7 @@ def test_the_laboratory_sees_the_bias_of_direct_in_closed_form() -> None:
     """n = 1: E[g] = (softmax(φ) − softmax(φ − εθ))/ε, so what is left after 2,000 estimates is noise (1e-6)."""
     found = bench(1, 4)
     moments = Moments(found.exact.flatten(1))
-    estimator = ready("direct", 1, 4, epsilon=gradients.Constant(value=2.0))
+    estimator = ready("direct", 1, 4, epsilon=schedules.Constant(value=2.0))
     for repeat in range(2000):
         moments.add(found.gradient(estimator, found.loss, found.noise(repeat, "noise")).flatten(1))
     losses = found.loss.shared(torch.eye(4).unsqueeze(1))
@@ -219,7 +216,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, monkeypatc
         path.unlink()
     original, calls = Laboratory.measure, itertools.count()
 
-    def stopping(self: Laboratory, setting: gradients.Setting) -> list[dict]:
+    def stopping(self: Laboratory, setting: Setting) -> list[dict]:
         if next(calls) == 4:
             raise KeyboardInterrupt
         return original(self, setting)
@@ -255,7 +252,7 @@ def test_figure1_from_its_config(
     overrides = [value for value in TINY if "latents" not in value and "tracker" not in value]
     asked = [*overrides, f"paths.runs={tmp_path / 'runs'}", f"paths.results={tmp_path}", "seeds=[0,1]", *SMALL, *GRID]
     monkeypatch.setattr("sys.argv", ["argmax-vae"])
-    monkeypatch.setattr(laboratory, "cells", lambda name, others: cells(name, [*SMALL, *GRID, *others]))
+    monkeypatch.setattr(compose, "cells", lambda name, others: cells(name, [*SMALL, *GRID, *others]))
     assert main(["reproduce", "figure1", *asked]) == 0
     before = {path.name: path.read_text() for path in tmp_path.glob("figure1*")}
     assert set(before) == {f"figure1{end}" for end in (".csv", ".md", ".tex", ".svg", "_frontier.svg")}
@@ -306,11 +303,11 @@ def test_a_damaged_or_foreign_run_is_refused(tmp_path: Path) -> None:
     run = train(tmp_path, "trainer.epochs=1")
     (run.path / "best.ckpt").write_bytes(b"nothing")
     with pytest.raises(UsageError, match="damaged"):
-        laboratory.measure_gradients(str(run.path), [])
+        gradients.measure_gradients(str(run.path), [])
     other = train(tmp_path / "other", "trainer.epochs=1", "seeds=[7]")
     (run.path / "best.ckpt").write_bytes((other.path / "best.ckpt").read_bytes())
     with pytest.raises(UsageError, match="belongs to another configuration"):
-        laboratory.measure_gradients(str(run.path), [])
+        gradients.measure_gradients(str(run.path), [])
 
 
 def test_the_config_of_figure1_is_the_papers() -> None:

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from argmax_vae import training
-from argmax_vae.runs import RunDirectory
+from argmax_vae.runs.directory import RunDirectory
+from argmax_vae.training import fit, results
 from helpers import cell, metrics, poison, raise_after, same_numbers, seeds, train
 
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-4}
@@ -25,13 +25,13 @@ KINDS = {
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """Fills with the seeds of every run that is fitted."""
     found = []
-    original = training.fit
+    original = fit.fit
 
     def watching(config: Any, *others: Any) -> str:
         found.append(list(config.seeds))
         return original(config, *others)
 
-    monkeypatch.setattr(training, "fit", watching)
+    monkeypatch.setattr(fit, "fit", watching)
     return found
 
 
@@ -81,7 +81,7 @@ def test_a_joined_run_is_done_when_its_tracker_has_it(tmp_path: Path, monkeypatc
     for given in ("seeds=[0]", "seeds=[1]"):
         train(tmp_path, given, *few)
     with monkeypatch.context() as context:
-        context.setattr(training, "track_joined", die)
+        context.setattr(results, "track_joined", die)
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path, "seeds=[0,1]", *few)
     assert not RunDirectory.of(cell(tmp_path, "seeds=[0,1]", *few).plain).has_ended

@@ -10,11 +10,13 @@ from torch import Tensor
 from torch.distributions import Categorical, Independent, Normal, kl_divergence
 from torch.nn.functional import one_hot
 
+from argmax_vae.estimators.base import CodeLoss
 from argmax_vae.latents import gaussian_kl, normal_by_erfinv, normal_from_uniform
-from argmax_vae.mixture import GAUSSIAN_KL, MixtureReconstruction, mixture_bound_sums
-from argmax_vae.networks import PRECISIONS, MixtureNetworks, set_precision
+from argmax_vae.models.layers import PRECISIONS, set_precision
+from argmax_vae.models.likelihoods import bernoulli_loss
+from argmax_vae.models.mixture import GAUSSIAN_KL, GaussianMixtureNetworks, MixtureNetworks, MixtureReconstruction
+from argmax_vae.objective.bounds import mixture_bound_sums
 from argmax_vae.randomness import PlainNoise
-from argmax_vae.reconstruction import CodeLoss, bernoulli_loss
 from chance import FALSE_ALARM, mean_p_value
 
 SEEDS, BATCH, PIXELS, K, C = 2, 3, 12, 4, 2
@@ -199,12 +201,13 @@ def test_divergence_of_the_mixture_against_monte_carlo(generator: torch.Generato
     assert mean_p_value((log_q - log_p).unsqueeze(-1), sums.kl) > FALSE_ALARM
 
 
-class Scaled:
+class Scaled(GaussianMixtureNetworks):
     """Networks whose encoder says everything three times as loud."""
 
     likelihood = "bernoulli"
 
     def __init__(self, nets: MixtureNetworks, logits: Tensor | None = None, log_variance: float | None = None) -> None:
+        super().__init__(nets.k, nets.gaussian, nets.dropout)
         self.nets, self.logits, self.log_variance = nets, logits, log_variance
         self.decoder = nets.decoder
 

@@ -7,7 +7,8 @@ import torch
 from scipy import stats
 from torch import nn
 
-from argmax_vae.networks import Networks, SeedLinear, SeedMLP
+from argmax_vae.models.discrete import Networks
+from argmax_vae.models.layers import SeedLinear, SeedMLP
 from argmax_vae.randomness import generator_for
 from chance import FALSE_ALARM
 

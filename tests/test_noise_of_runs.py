@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 import torch
 
-from argmax_vae import training
-from argmax_vae.data import load_dataset
+from argmax_vae.data.datasets import load_dataset
 from argmax_vae.errors import UsageError
-from argmax_vae.modules import DiscreteVAE
-from argmax_vae.runs import RunDirectory
+from argmax_vae.runs.directory import RunDirectory
+from argmax_vae.training import build
+from argmax_vae.training.vae import DiscreteVAE
 from helpers import cell, metrics, raise_after, same_numbers, train
 
 COUNTER = ("runtime.noise=counter", "seeds=[3,5]")
@@ -27,7 +27,7 @@ KINDS = {
 
 def module(tmp_path: Path, *overrides: str) -> DiscreteVAE:
     """A module at the first step of its third epoch."""
-    found = training.build(cell(tmp_path, *overrides).config, load_dataset("digits", Path()))
+    found = build.build(cell(tmp_path, *overrides).config, load_dataset("digits", Path()))
     found.prepare_steps(found.configure_optimizers())
     found.on_train_epoch_start()
     found.noise.restart(2)

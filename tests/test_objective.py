@@ -8,25 +8,18 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from argmax_vae import objective
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.estimators.exact import Exact, ExactConfig
 from argmax_vae.estimators.gumbel_softmax import GumbelSoftmax, GumbelSoftmaxConfig
+from argmax_vae.estimators.schedules import Constant
 from argmax_vae.latents import all_codes, exp_concrete_sample, gumbel_from_uniform, kl_to_uniform, relaxed_kl
-from argmax_vae.networks import Networks
-from argmax_vae.objective import (
-    KL_CHOICES,
-    BoundSums,
-    ObjectiveConfig,
-    Terms,
-    bound_sums,
-    training_terms,
-    values_in_use,
-)
+from argmax_vae.models.discrete import Networks
+from argmax_vae.models.reconstruction import Reconstruction
+from argmax_vae.objective import bounds
+from argmax_vae.objective.bounds import BoundSums, bound_sums, values_in_use
+from argmax_vae.objective.terms import KL_CHOICES, ObjectiveConfig, Terms, training_terms
 from argmax_vae.randomness import PlainNoise, SeedNoise
-from argmax_vae.reconstruction import Reconstruction
-from argmax_vae.schedules import Constant
 from chance import FALSE_ALARM, mean_p_value
 from helpers import latents, ready
 from tabular import TabularLoss, code_probabilities, expected_loss
@@ -212,7 +205,7 @@ def test_samples_drawn_in_groups_are_those_drawn_at_once(
     monkeypatch.setattr(SeedNoise, "uniform", counting)
     found = []
     for group in (2, 1000):
-        monkeypatch.setattr(objective, "LARGEST_DECODE", 50 * group)
+        monkeypatch.setattr(bounds, "LARGEST_DECODE", 50 * group)
         found.append(truth.bound(batch=50, samples=7, importance_samples=5))
     assert drawn == [2, 2, 2, 1, 2, 2, 1, 7, 5]
     groups, once = found

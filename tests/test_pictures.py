@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from argmax_vae.data import load_dataset
+from argmax_vae.data.datasets import load_dataset
 from argmax_vae.latents import one_hot_argmax
-from argmax_vae.pictures import grid, pictures_of
-from argmax_vae.training import build
+from argmax_vae.training.build import build
+from argmax_vae.training.samples import grid, pictures_of
 from helpers import cell
 
 

@@ -13,8 +13,8 @@ import torch
 from argmax_vae.counter_noise import streams_of
 from argmax_vae.errors import UsageError
 from argmax_vae.interruption import interruptible
-from argmax_vae.processes import Part, in_processes
 from argmax_vae.randomness import NoiseSource
+from argmax_vae.training.processes import Part, in_processes
 from helpers import cell, metrics, train
 
 COMMON = ("estimator=reinforce", "data.binarization=dynamic", "seeds=[3,4]")

@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from argmax_vae import bench, products, training
-from argmax_vae.config import Config
-from argmax_vae.data import Dataset, Images
+from argmax_vae.commands import bench
+from argmax_vae.config.schema import Config, RuntimeConfig
+from argmax_vae.data.images import Dataset, Images
 from argmax_vae.estimators import ESTIMATORS
-from argmax_vae.networks import products_in
-from argmax_vae.products import compiler_options, seed_product
-from argmax_vae.runtime import RuntimeConfig
+from argmax_vae.models import matmul
+from argmax_vae.models.layers import products_in
+from argmax_vae.models.matmul import compiler_options, seed_product
+from argmax_vae.training import build
 from helpers import cell, latents
 
 MODELS = {
@@ -39,22 +40,22 @@ MODELS = {
     ),
 }
 
-needs_onednn = pytest.mark.skipif(not products.has_onednn(), reason="needs a PyTorch with oneDNN")
+needs_onednn = pytest.mark.skipif(not matmul.has_onednn(), reason="needs a PyTorch with oneDNN")
 
 
 @pytest.fixture
 def onednn_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Sends all products through oneDNN, on any processor; returns a list that shapes of products are added to."""
     calls: list[tuple[int, ...]] = []
-    product = products.onednn_matrix_product
+    product = matmul.onednn_matrix_product
 
     def counted(left: Tensor, right: Tensor) -> Tensor:
         calls.append((*left.shape, right.shape[1]))
         return product(left, right)
 
-    monkeypatch.setattr(products, "onednn_matrix_product", counted)
-    monkeypatch.setattr(products, "ONEDNN", True)
-    monkeypatch.setattr(products, "SMALLEST_ONEDNN_PRODUCT", 1)
+    monkeypatch.setattr(matmul, "onednn_matrix_product", counted)
+    monkeypatch.setattr(matmul, "ONEDNN", True)
+    monkeypatch.setattr(matmul, "SMALLEST_ONEDNN_PRODUCT", 1)
     return calls
 
 
@@ -76,7 +77,7 @@ def gradients_of_a_step(estimator: str, model: str, size: str, precision: str = 
     config = replace(config, runtime=replace(config.runtime, precision=precision))
     chosen = replace(config.model, latents=size)
     config = replace(config, model=chosen, estimator=ESTIMATORS[estimator].config_class())
-    module = training.build(config, random_images())
+    module = build.build(config, random_images())
     module.prepare_steps(module.configure_optimizers())
     module.on_train_epoch_start()
     with products_in(precision, module.device):
@@ -103,8 +104,8 @@ def test_product_with_a_seed_axis(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Product and both gradients in float32, with oneDNN where it is present and without, against float64."""
-    monkeypatch.setattr(products, "ONEDNN", onednn)
-    monkeypatch.setattr(products, "SMALLEST_ONEDNN_PRODUCT", 1)
+    monkeypatch.setattr(matmul, "ONEDNN", onednn)
+    monkeypatch.setattr(matmul, "SMALLEST_ONEDNN_PRODUCT", 1)
     rows, inner, columns = shape
     left = torch.randn(seeds, rows, inner, generator=generator)
     right = torch.randn(seeds, inner, columns, generator=generator)
@@ -164,7 +165,7 @@ def test_every_estimator_trains_every_model(
     n, k = latents(name, *((2, 3) if model in ("linear", "deep") else (1, 3)))
     found = gradients_of_a_step(name, model, f"{n}x{k}")
     assert onednn_calls
-    monkeypatch.setattr(products, "ONEDNN", False)
+    monkeypatch.setattr(matmul, "ONEDNN", False)
     expected = gradients_of_a_step(name, model, f"{n}x{k}")
     for gradient, reference in zip(found, expected, strict=True):
         torch.testing.assert_close(gradient, reference, rtol=1e-3, atol=1e-4)
@@ -205,7 +206,7 @@ def test_rounded_training(model: str) -> None:
 @needs_onednn
 def test_default_size(monkeypatch: pytest.MonkeyPatch, onednn_calls: list[tuple[int, ...]]) -> None:
     """A step of RELAX at 20x10 on images of MNIST's size, whose products are large."""
-    monkeypatch.setattr(products, "SMALLEST_ONEDNN_PRODUCT", 2**23)
+    monkeypatch.setattr(matmul, "SMALLEST_ONEDNN_PRODUCT", 2**23)
     config = bench.configured("linear", "20x10", "relax", 1, RuntimeConfig(compile=False))
     assert config is not None
     module = bench.module_for(bench.synthetic_images(images=100), config, "cpu")
@@ -216,7 +217,7 @@ def test_default_size(monkeypatch: pytest.MonkeyPatch, onednn_calls: list[tuple[
 
 def test_makers_of_processors(tmp_path: Path) -> None:
     processor = tmp_path / "cpuinfo"
-    assert products.is_intel(processor)
+    assert matmul.is_intel(processor)
     for maker, intel in (("GenuineIntel", True), ("AuthenticAMD", False)):
         processor.write_text(f"processor : 0\nvendor_id : {maker}\n")
-        assert products.is_intel(processor) == intel
+        assert matmul.is_intel(processor) == intel

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from argmax_vae import progress
-from argmax_vae.progress import Progress
+from argmax_vae.training import progress, vae
+from argmax_vae.training.progress import Progress
 from helpers import train
 
 NUMBER = r"-?\d+(\.\d+)?(e[+-]\d+)?"
@@ -65,7 +65,7 @@ def test_a_terminal_has_one_line_that_is_rewritten(tmp_path: Path, monkeypatch: 
 
 
 def test_speed_and_time_left_count_from_where_a_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "DiscreteVAE", SimpleNamespace)
+    monkeypatch.setattr(vae, "DiscreteVAE", SimpleNamespace)
     clock = iter([100.0])
     monkeypatch.setattr(progress.time, "monotonic", clock.__next__)
     module: Any = SimpleNamespace(steps_done=torch.tensor(600))

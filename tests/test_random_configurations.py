@@ -5,16 +5,15 @@ from collections.abc import Iterator
 from functools import cache
 
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
-from argmax_vae import config
-from argmax_vae.composition import Composer
-from argmax_vae.config import cells, from_plain
+from argmax_vae.config.compose import Composer, cells, register
+from argmax_vae.config.options import all_keys, config_directory, groups, schedule_fields
+from argmax_vae.config.stored import from_plain, leaves, text
 from argmax_vae.errors import UsageError
-from argmax_vae.options import all_keys, config_directory, groups, schedule_fields
-from argmax_vae.runs import run_name
-from argmax_vae.stored import leaves, text
+from argmax_vae.runs.directory import run_name
 
 SEED, QUICK, ALL = 20190226, 300, 2000
 BASES = (
@@ -146,8 +145,8 @@ def test_what_is_composed_once_and_then_set_is_what_hydra_composes(base: tuple[s
         "++trainer.batch=7",
         "+laboratory.variants=[{name: direct}]",
     ]
-    config.register()
+    register()
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        ours, hydras = composer().compose(overrides), compose("train", overrides)
+        ours, hydras = composer().compose(overrides), hydra_compose("train", overrides)
     assert OmegaConf.to_container(ours, resolve=True) == OmegaConf.to_container(hydras, resolve=True)
     assert OmegaConf.get_type(ours) is OmegaConf.get_type(hydras)

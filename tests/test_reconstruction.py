@@ -8,20 +8,14 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Independent, Normal, OneHotCategorical
 
-from argmax_vae.candidates import CandidateLosses
+from argmax_vae.estimators.base import CodeLoss
 from argmax_vae.latents import all_codes, one_hot_argmax
-from argmax_vae.networks import Networks
-from argmax_vae.reconstruction import (
-    LANES,
-    LIKELIHOODS,
-    LONGEST_PRODUCT,
-    CodeLoss,
-    Folded,
-    Reconstruction,
-    bernoulli_loss,
-    bernoulli_values,
-    importance_weights,
-)
+from argmax_vae.models.candidates import CandidateLosses
+from argmax_vae.models.discrete import Networks
+from argmax_vae.models.likelihoods import LANES, LIKELIHOODS, LONGEST_PRODUCT, bernoulli_loss, bernoulli_values
+from argmax_vae.models.reconstruction import Reconstruction
+from argmax_vae.objective.bounds import importance_weights
+from argmax_vae.objective.terms import Folded
 from tabular import TabularLoss
 
 SEEDS, BATCH, PIXELS = 2, 3, 20

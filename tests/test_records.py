@@ -7,12 +7,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from argmax_vae import records, runs
 from argmax_vae.cli import main
-from argmax_vae.csv_files import RESTORE, csv_rows
+from argmax_vae.commands import records
+from argmax_vae.commands.records import Entry, merge
 from argmax_vae.errors import UsageError
-from argmax_vae.records import Entry, merge
-from argmax_vae.runs import identity
+from argmax_vae.files import RESTORE, csv_rows
+from argmax_vae.runs import provenance
+from argmax_vae.runs.directory import identity
 from helpers import TINY, metrics, train
 
 CHOICES = {"table": "t", "protocol": "", "estimator": "direct", "data": "mnist", "n": 20, "k": 2, "learning_rate": 0.1}
@@ -62,7 +63,7 @@ def test_rows_of_record_hold_choices_numbers_and_origin(tmp_path: Path) -> None:
         "digits",
     )
     assert first["config_hash"] == identity(plain)
-    assert first["commit"] == runs.commit()[0]
+    assert first["commit"] == provenance.commit()[0]
     assert first["samples"] == plain["trainer"]["final_samples"]
 
     curves = records.curves(run, "figure2", "as written")

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, leaky_relu, one_hot
 
-from argmax_vae import training
-from argmax_vae.config import Cell, cells, from_plain
+from argmax_vae.config.compose import Cell, cells
+from argmax_vae.config.stored import from_plain
 from argmax_vae.data.datasets import load_dataset
 from argmax_vae.estimators import ESTIMATORS
-from argmax_vae.mixture_vae import MixtureVAE, labelled_config
-from argmax_vae.runs import LATER_KEYS, identity
+from argmax_vae.objective.labels import labelled_config
+from argmax_vae.runs.directory import LATER_KEYS, identity
+from argmax_vae.training import build
+from argmax_vae.training.mixture_vae import MixtureVAE
 from helpers import cell, metrics, train
 
 ESTIMATOR_NAMES = pytest.mark.parametrize("estimator", ["direct", "gumbel_softmax"])
@@ -153,7 +155,7 @@ def test_a_step_is_the_released_one(
 ) -> None:
     """Gradients of every layer of two seeds in double precision, to 1e-8 of the largest of the layer."""
     config = cell(tmp_path, f"experiment=released_mixture_{estimator}", *TINY_RELEASED, "seeds=[0,1]").config
-    module = training.build(config, load_dataset("digits", Path()))
+    module = build.build(config, load_dataset("digits", Path()))
     assert isinstance(module, MixtureVAE)
     if phase != "labelled":
         monkeypatch.setattr(MixtureVAE, "current_epoch", 2)

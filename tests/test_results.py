@@ -7,10 +7,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from argmax_vae import report
-from argmax_vae.report import laboratory, semi_supervised, tables
-from argmax_vae.report.statistics import mean_interval
-from argmax_vae.supervision import SupervisionConfig
+from argmax_vae.objective.labels import SupervisionConfig
+from argmax_vae.report import gradients, labels, records, tables
+from argmax_vae.statistics import mean_interval
 
 TOP = Path(__file__).parents[1]
 RESULTS = TOP / "results"
@@ -22,34 +21,34 @@ SEARCHES = {
 }
 
 
-RECORDED = set(report.read(RESULTS / "runs.csv", "")["table"])
+RECORDED = set(records.read(RESULTS / "runs.csv", "")["table"])
 """Tables of which anything was trained yet."""
 
 
-@pytest.mark.parametrize("name", sorted(RECORDED & set(tables.TABLES)))
+@pytest.mark.parametrize("name", sorted(RECORDED & set(records.TABLES)))
 def test_committed_table_equals_regenerated_one(name: str) -> None:
     assert tables.check(name, RESULTS) == []
 
 
-@pytest.mark.parametrize("name", sorted(RECORDED & set(semi_supervised.FIGURES)))
+@pytest.mark.parametrize("name", sorted(RECORDED & set(labels.FIGURES)))
 def test_committed_semi_supervised_table_equals_regenerated_one(name: str) -> None:
-    assert semi_supervised.check(name, RESULTS) == []
+    assert labels.check(name, RESULTS) == []
 
 
-@pytest.mark.parametrize("name", laboratory.FIGURES)
+@pytest.mark.parametrize("name", gradients.FIGURES)
 def test_committed_gradients_equal_regenerated_ones(name: str) -> None:
-    assert laboratory.check(name, RESULTS) == []
+    assert gradients.check(name, RESULTS) == []
 
 
-@pytest.mark.parametrize("name", laboratory.FIGURES)
+@pytest.mark.parametrize("name", gradients.FIGURES)
 def test_mean_squared_errors_of_record_have_the_parts_that_their_caption_says(name: str) -> None:
     """Numbers of record have six digits."""
-    frame = laboratory.load(RESULTS / f"{name}.csv")
+    frame = gradients.load(RESULTS / f"{name}.csv")
     rest = frame["mean_squared_error"] - frame["squared_bias"] - frame["variance"]
     rounding = 1e-5 * frame["mean_squared_error"].clip(lower=1e-3)
     assert ((rest - frame["reference_error"] ** 2).abs() <= rounding).all()
     keeps = bool((rest.abs() > rounding).any())
-    assert ("which the mean-squared error keeps" in laboratory.caption(frame)) == keeps
+    assert ("which the mean-squared error keeps" in gradients.caption(frame)) == keeps
 
 
 def test_readme_shows_the_committed_table(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +62,7 @@ def test_readme_shows_the_committed_table(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("estimator", SEARCHES)
 def test_chosen_values_have_the_best_validation_bound_of_their_search(estimator: str) -> None:
     experiment = yaml.safe_load((TOP / "conf" / "experiment" / f"written_{estimator}.yaml").read_text(encoding="utf-8"))
-    runs = report.read(RESULTS / "runs.csv", "")
+    runs = records.read(RESULTS / "runs.csv", "")
     runs = runs[(runs["table"] == SEARCHES[estimator]) & (runs["estimator"] == estimator)]
     means = runs.groupby(["latents", "schedule"])["validation_bound"].mean()
     assert set(runs["latents"]) == set(experiment["chosen"])
@@ -77,7 +76,7 @@ def test_chosen_values_have_the_best_validation_bound_of_their_search(estimator:
 def test_chosen_values_have_the_best_validation_accuracy_of_their_search(estimator: str) -> None:
     name = f"joint_mixture_{estimator}.yaml"
     experiment = yaml.safe_load((TOP / "conf" / "experiment" / name).read_text(encoding="utf-8"))
-    runs = report.read(RESULTS / "runs.csv", "")
+    runs = records.read(RESULTS / "runs.csv", "")
     runs = runs[(runs["table"] == "figure3_search") & (runs["estimator"] == estimator)]
     best = runs.loc[runs["validation_accuracy"].astype(float).idxmax()]
     parameter = {"direct": "epsilon", "gumbel_softmax": "temperature"}[estimator]
@@ -87,11 +86,11 @@ def test_chosen_values_have_the_best_validation_accuracy_of_their_search(estimat
 
 @pytest.mark.skipif("figure3_search" not in RECORDED, reason="not searched yet")
 def test_what_captions_say_about_the_search_before_figure3_is_what_was_found() -> None:
-    runs = report.read(RESULTS / "runs.csv", "")
+    runs = records.read(RESULTS / "runs.csv", "")
     search = runs[runs["table"] == "figure3_search"]
-    ((data, labels, gaussian, epochs),) = search[["data", "labels", "gaussian", "epochs"]].drop_duplicates().to_numpy()
-    assert (labels, epochs) == (100, 10)
-    assert f"{data.upper()} with {gaussian:g} Gaussian latents" == semi_supervised.SEARCHED_ON
+    ((data, number, gaussian, epochs),) = search[["data", "labels", "gaussian", "epochs"]].drop_duplicates().to_numpy()
+    assert (number, epochs) == (100, 10)
+    assert f"{data.upper()} with {gaussian:g} Gaussian latents" == labels.SEARCHED_ON
     assert not set(search["seed"]) & set(runs.loc[runs["table"] == "figure3", "seed"])
     found = {}
     for estimator, rows in search.groupby("estimator"):
@@ -104,13 +103,13 @@ def test_what_captions_say_about_the_search_before_figure3_is_what_was_found() -
         found[estimator] = f"{rows.loc[best, 'schedule']} with weight {rows.loc[best, 'labelled_weight']:g}"
     assert set(found) == {"direct", "gumbel_softmax"}
     best_pairs = f"{found['gumbel_softmax']} for Gumbel-Softmax and {found['direct']} for direct"
-    assert f"the best are {best_pairs}, inside their grids" == semi_supervised.CHOSEN
+    assert f"the best are {best_pairs}, inside their grids" == labels.CHOSEN
 
 
-@pytest.mark.parametrize("name", sorted(RECORDED & set(semi_supervised.FIGURES)))
+@pytest.mark.parametrize("name", sorted(RECORDED & set(labels.FIGURES)))
 def test_direct_has_the_higher_mean_accuracy_in_every_pair_as_readme_says(name: str) -> None:
     frame = pd.read_csv(RESULTS / f"{name}.csv")
-    for _, rows in frame.groupby(list(semi_supervised.COMPARABLE)):
+    for _, rows in frame.groupby(list(labels.COMPARABLE)):
         means = rows.set_index("estimator")["accuracy_percent"]
         assert len(means) == 1 or means["direct"] > means["gumbel_softmax"]
 
@@ -129,7 +128,7 @@ def test_what_readme_says_of_the_accuracies_published_in_2019() -> None:
     [("direct", 50, True), ("direct", 100, True), ("gumbel_softmax", 50, False), ("gumbel_softmax", 100, True)],
 )
 def test_what_readme_says_of_seeing_few_labels_first(estimator: str, labels: int, certain: bool) -> None:
-    runs = report.read(RESULTS / "runs.csv", "")
+    runs = records.read(RESULTS / "runs.csv", "")
     runs = runs[(runs["table"] == "figure3") & (runs["estimator"] == estimator) & (runs["labels"] == labels)]
     joint, labels_first = (
         runs[runs["protocol"] == protocol].set_index("seed") for protocol in ("joint", "labels first, then joint")
@@ -144,22 +143,22 @@ def test_what_captions_say_about_the_released_training_is_its_configuration() ->
     text = (TOP / "conf" / "experiment" / "released_mixture_direct.yaml").read_text(encoding="utf-8")
     experiment = yaml.safe_load(text)
     supervision = experiment["supervision"]
-    assert experiment["protocol"] == semi_supervised.RELEASED
+    assert experiment["protocol"] == labels.RELEASED
     assert supervision["source"] == "train_and_validation"
-    assert f"ε of direct is {supervision['labelled_value']} while" in semi_supervised.SEQUENTIAL
+    assert f"ε of direct is {supervision['labelled_value']} while" in labels.SEQUENTIAL
     assert supervision["sampling"] == "without_replacement"
-    assert f"in {supervision['labelled_visits']:,} passes" in semi_supervised.WITHOUT_REPLACEMENT
+    assert f"in {supervision['labelled_visits']:,} passes" in labels.WITHOUT_REPLACEMENT
 
 
-@pytest.mark.parametrize("training", semi_supervised.VISITS)
+@pytest.mark.parametrize("training", labels.VISITS)
 def test_epochs_of_labelled_images_alone_are_those_of_the_configuration(training: str) -> None:
     """With 500 steps an epoch. As released a pass is one visit less, which is as many epochs."""
     text = (TOP / "conf" / "supervision" / f"{training}.yaml").read_text(encoding="utf-8")
     chosen = yaml.safe_load(text)
-    for labels in (50, 100, 300, 600, 1200):
-        found = semi_supervised.labelled_epochs(pd.DataFrame({"training": [training], "labels": [labels]}))
-        assert found == SupervisionConfig(**{**chosen, "labels": labels}).labelled_epochs(500)
-        released = SupervisionConfig(training="sequential", labels=labels, labelled_visits=1499)
+    for number in (50, 100, 300, 600, 1200):
+        found = labels.labelled_epochs(pd.DataFrame({"training": [training], "labels": [number]}))
+        assert found == SupervisionConfig(**{**chosen, "labels": number}).labelled_epochs(500)
+        released = SupervisionConfig(training="sequential", labels=number, labelled_visits=1499)
         assert training != "sequential" or found == released.labelled_epochs(500)
 
 
@@ -167,7 +166,7 @@ def test_epochs_of_labelled_images_alone_are_those_of_the_configuration(training
 @pytest.mark.skipif("figure6_search" not in RECORDED, reason="not searched yet")
 def test_chosen_values_of_deep_networks_have_the_best_validation_bound_of_their_search(estimator: str) -> None:
     experiment = yaml.safe_load((TOP / "conf" / "experiment" / f"deep_{estimator}.yaml").read_text(encoding="utf-8"))
-    runs = report.read(RESULTS / "runs.csv", "")
+    runs = records.read(RESULTS / "runs.csv", "")
     runs = runs[(runs["table"] == "figure6_search") & (runs["estimator"] == estimator)]
     best = runs.loc[runs["validation_bound"].astype(float).idxmin()]
     parameter = {"direct": "epsilon", "gumbel_softmax": "temperature"}[estimator]
@@ -178,7 +177,7 @@ def test_chosen_values_of_deep_networks_have_the_best_validation_bound_of_their_
 @pytest.mark.skipif("figure4_search" not in RECORDED, reason="not searched yet")
 def test_chosen_weights_of_attributes_have_the_best_validation_accuracy_of_their_search(estimator: str) -> None:
     experiment = yaml.safe_load((TOP / "conf" / "experiment" / f"attributes_{estimator}.yaml").read_text("utf-8"))
-    runs = report.read(RESULTS / "runs.csv", "")
+    runs = records.read(RESULTS / "runs.csv", "")
     runs = runs[(runs["table"] == "figure4_search") & (runs["estimator"] == estimator)]
     assert sorted(runs["labelled_weight"].astype(float)) == [10, 100, 1000]
     best = runs.loc[runs["validation_accuracy"].astype(float).idxmax()]
@@ -186,7 +185,7 @@ def test_chosen_weights_of_attributes_have_the_best_validation_accuracy_of_their
 
 
 def test_every_run_of_record_has_its_origin() -> None:
-    runs = report.read(RESULTS / "runs.csv", "")
+    runs = records.read(RESULTS / "runs.csv", "")
     for column in ("run", "config_hash", "commit", "device", "torch", "epochs", "seconds"):
         assert runs[column].notna().all(), column
     assert isinstance(runs, pd.DataFrame)

@@ -13,13 +13,15 @@ import pandas as pd
 import pytest
 import torch
 
-from argmax_vae import records, runs, training
 from argmax_vae.cli import main
-from argmax_vae.data import load_dataset
+from argmax_vae.commands import records
+from argmax_vae.data.datasets import load_dataset
 from argmax_vae.errors import UsageError
 from argmax_vae.files import write_json
 from argmax_vae.randomness import SeedNoise
-from argmax_vae.runs import RunDirectory
+from argmax_vae.runs import checkpoints, provenance
+from argmax_vae.runs.directory import RunDirectory
+from argmax_vae.training import results
 from helpers import TINY, cell, metrics, raise_after, same_numbers, train
 
 FOUR = ("trainer.epochs=4", "seeds=[3,5]", "runtime.checkpoint_every=1")
@@ -105,19 +107,19 @@ def test_who_resumed_a_run_is_recorded_beside_its_first_origin(tmp_path: Path, m
     overrides = ("seeds=[3]", "runtime.checkpoint_every=1")
     for epoch, commit in ((1, "first"), (2, "second")):
         with monkeypatch.context() as interrupted:
-            interrupted.setattr(runs, "commit", lambda commit=commit: (commit, commit == "second"))
+            interrupted.setattr(provenance, "commit", lambda commit=commit: (commit, commit == "second"))
             raise_after(interrupted, epoch, KeyboardInterrupt())
             with pytest.raises(KeyboardInterrupt):
                 train(tmp_path, *overrides, "trainer.epochs=3")
-    monkeypatch.setattr(runs, "commit", lambda: ("first", False))
+    monkeypatch.setattr(provenance, "commit", lambda: ("first", False))
     train(tmp_path, *overrides, "trainer.epochs=1")
     run = train(tmp_path, *overrides, "trainer.epochs=3")
     found = run.provenance()
     assert (found["commit"], found["dirty"], "continues" in found) == ("first", False, False)
     assert [(each["commit"], each["dirty"]) for each in found["resumed"]] == [("second", True), ("first", False)]
     assert found["resumed"][0]["packages"] == found["packages"]
-    assert found["resumed"][0]["device"] == runs.device_name("cpu")
-    monkeypatch.setattr(runs, "commit", lambda: ("third", False))
+    assert found["resumed"][0]["device"] == provenance.device_name("cpu")
+    monkeypatch.setattr(provenance, "commit", lambda: ("third", False))
     longer = train(tmp_path, *overrides, "trainer.epochs=4")
     for each, commits in ((run, "first, second"), (longer, "third, first, second")):
         row = records.record(each, "figure2", "").iloc[0]
@@ -177,7 +179,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert killed.status == "interrupted"
-    epoch = training.load_checkpoint(killed.checkpoint)["epoch"]
+    epoch = checkpoints.load_checkpoint(killed.checkpoint)["epoch"]
     assert 0 <= epoch < 20
     same_numbers(train(tmp_path / "whole", *overrides), train(tmp_path / "killed", *overrides))
     assert killed.has_ended
@@ -189,7 +191,7 @@ def test_the_clock_goes_on_after_a_stop(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path, *FOUR)
     run = RunDirectory.of(cell(tmp_path, *FOUR).plain)
-    content = training.load_checkpoint(run.checkpoint)
+    content = checkpoints.load_checkpoint(run.checkpoint)
     content["seconds"] = 1000.0
     torch.save(content, run.checkpoint)
     train(tmp_path, *FOUR)
@@ -227,10 +229,10 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
 ) -> None:
     whole = train(tmp_path / "whole", *FOUR)
     parts = interrupted(monkeypatch, tmp_path / "parts", 3, *FOUR)
-    epochs = [training.load_checkpoint(path)["epoch"] for path in (parts.previous, parts.checkpoint)]
+    epochs = [checkpoints.load_checkpoint(path)["epoch"] for path in (parts.previous, parts.checkpoint)]
     assert epochs == [1, 2]
     parts.checkpoint.write_bytes(damage(parts.checkpoint.read_bytes()))
-    assert training.load_checkpoint(parts.previous)["epoch"] == 1
+    assert checkpoints.load_checkpoint(parts.previous)["epoch"] == 1
     capsys.readouterr()
     train(tmp_path / "parts", *FOUR)
     assert f"argmax-vae: {parts.checkpoint} is damaged, going on from previous.ckpt\n" in capsys.readouterr().err
@@ -249,9 +251,9 @@ def test_a_checkpoint_of_another_configuration_is_one_line(tmp_path: Path, capsy
         assert err.count("\n") == 1
     torch.save([1, 2], run.checkpoint)
     with pytest.raises(UsageError, match="no checkpoint"):
-        training.load_checkpoint(run.checkpoint)
+        checkpoints.load_checkpoint(run.checkpoint)
     with pytest.raises(UsageError, match="does not exist"):
-        training.load_checkpoint(run.best)
+        checkpoints.load_checkpoint(run.best)
 
 
 def test_checkpoints_hold_plain_values_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,11 +284,11 @@ def test_a_process_that_dies_after_the_last_checkpoint_changes_no_row(
     """Nothing is left to train then: what the steps did is known from the checkpoint alone."""
     whole = train(tmp_path / "whole", *FOUR)
     with monkeypatch.context() as context:
-        context.setattr(training, "seed_rows", raiser(KeyboardInterrupt()))
+        context.setattr(results, "seed_rows", raiser(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "parts", *FOUR)
     parts = RunDirectory.of(cell(tmp_path / "parts", *FOUR).plain)
-    assert training.load_checkpoint(parts.checkpoint)["epoch"] == 3
+    assert checkpoints.load_checkpoint(parts.checkpoint)["epoch"] == 3
     train(tmp_path / "parts", *FOUR)
     same_numbers(whole, parts)
 

@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from argmax_vae import __version__, runs
+from argmax_vae import __version__, files
 from argmax_vae.errors import UsageError
 from argmax_vae.files import write_text
-from argmax_vae.runs import RunDirectory, identity, run_name, scan
+from argmax_vae.runs import provenance
+from argmax_vae.runs.directory import RunDirectory, identity, run_name, scan
 from helpers import cell
 
 
@@ -46,7 +47,7 @@ def test_states_follow_each_other(tmp_path: Path) -> None:
         write_text(run.path / "done.json", marker)
         assert (run.status, run.has_ended, run.outcome) == ("interrupted", False, {})
     for status in ("done", "diverged"):
-        runs.write_json(run.path / "done.json", {"status": status})
+        files.write_json(run.path / "done.json", {"status": status})
         assert (run.status, run.has_ended) == (status, True)
     assert scan(tmp_path) == [run]
 
@@ -60,7 +61,7 @@ def test_what_is_no_run_is_a_usage_error(tmp_path: Path) -> None:
 
 
 def test_provenance_names_commit_and_versions() -> None:
-    found = runs.provenance()
+    found = provenance.provenance()
     assert found["version"] == __version__
     assert set(found["packages"]) >= {"torch", "numpy"}
     assert json.loads(json.dumps(found)) == found
@@ -72,7 +73,7 @@ def test_without_git_the_commit_is_empty(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.delenv("ARGMAX_VAE_COMMIT", raising=False)
     monkeypatch.setattr(subprocess, "run", absent)
-    assert runs.commit.__wrapped__() == ("", False)
+    assert provenance.commit.__wrapped__() == ("", False)
 
 
 @pytest.mark.parametrize(
@@ -83,13 +84,13 @@ def test_the_environment_names_the_commit_of_files_without_a_repository(
     given: str, expected: tuple[str, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ARGMAX_VAE_COMMIT", given)
-    assert runs.commit.__wrapped__() == expected
+    assert provenance.commit.__wrapped__() == expected
 
 
 def test_what_is_no_commit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARGMAX_VAE_COMMIT", "main, v1")
     with pytest.raises(UsageError, match="ARGMAX_VAE_COMMIT=main, v1 must be a commit's 7 to 40 digits"):
-        runs.commit.__wrapped__()
+        provenance.commit.__wrapped__()
 
 
 def test_only_a_repository_that_tracks_the_package_names_its_commit(
@@ -97,10 +98,10 @@ def test_only_a_repository_that_tracks_the_package_names_its_commit(
 ) -> None:
     """An installed package lies inside somebody's repository, which later tracks it, and then has changes."""
     monkeypatch.delenv("ARGMAX_VAE_COMMIT", raising=False)
-    installed = tmp_path / "environment" / "runs.py"
+    installed = tmp_path / "environment" / "__init__.py"
     write_text(installed, "")
     write_text(tmp_path / "own.py", "")
-    monkeypatch.setattr(runs, "__file__", str(installed))
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "environment" / "runs" / "provenance.py"))
 
     def git(*arguments: str) -> str:
         identity = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
@@ -110,12 +111,12 @@ def test_only_a_repository_that_tracks_the_package_names_its_commit(
     git("init", "--quiet")
     git("add", "own.py")
     git("commit", "--quiet", "-m", "theirs")
-    assert runs.commit.__wrapped__() == ("", False)
+    assert provenance.commit.__wrapped__() == ("", False)
     git("add", ".")
     git("commit", "--quiet", "-m", "ours")
-    assert runs.commit.__wrapped__() == (git("rev-parse", "--short=12", "HEAD"), False)
+    assert provenance.commit.__wrapped__() == (git("rev-parse", "--short=12", "HEAD"), False)
     write_text(installed, "changed = True")
-    assert runs.commit.__wrapped__()[1]
+    assert provenance.commit.__wrapped__()[1]
 
 
 def test_tables_and_pictures_come_back(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from argmax_vae.errors import UsageError
-from argmax_vae.schedules import SCHEDULES, Constant, Cosine, EpochExponential, Exponential, Linear, Schedule
+from argmax_vae.estimators.schedules import SCHEDULES, Constant, Cosine, EpochExponential, Exponential, Linear, Schedule
 
 NUMBERS = [
     (name, field.name)

@@ -11,9 +11,12 @@ import yaml
 from PIL import Image
 from torch import Tensor, nn
 
-from argmax_vae import config, schema, training
-from argmax_vae.data import ATTRIBUTES, Dataset, Images
-from argmax_vae.runs import RunDirectory
+from argmax_vae.config import compose
+from argmax_vae.data import datasets
+from argmax_vae.data.celeba import ATTRIBUTES
+from argmax_vae.data.images import Dataset, Images
+from argmax_vae.runs.directory import RunDirectory
+from argmax_vae.training import fit
 from helpers import TINY, train
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -43,14 +46,14 @@ def train_faces(runs: Path, *more: str) -> RunDirectory:
         *("experiment=attributes_direct", "model.channels=[4,4]", "model.row=5", "model.component_hidden=[5]"),
         *("model.gaussian=3", "supervision.labels=16", "trainer.batch=20", "seeds=[0,1]", f"paths.runs={runs}"),
     ]
-    (cell,) = config.cells("train", [*small, *overrides, *more])
-    assert training.train(cell.config, cell.plain) == "done"
+    (cell,) = compose.cells("train", [*small, *overrides, *more])
+    assert fit.train(cell.config, cell.plain) == "done"
     return RunDirectory.of(cell.plain)
 
 
 @pytest.fixture
 def celeba_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
-    monkeypatch.setattr(schema, "load_dataset", lambda *arguments: faces())
+    monkeypatch.setattr(datasets, "load_dataset", lambda *arguments: faces())
     return train_faces(tmp_path)
 
 
@@ -225,6 +228,6 @@ def test_the_sweep_file_calls_the_command_line_with_keys_that_exist() -> None:
     assert sweep["command"][:3] == ["${env}", "argmax-vae", "train"]
     assert sweep["command"][-1] == "${args_no_hyphens}"
     proposed = [f"{key}={space['min']}" for key, space in sweep["parameters"].items()]
-    (cell,) = config.cells("train", [*sweep["command"][3:-1], *proposed])
+    (cell,) = compose.cells("train", [*sweep["command"][3:-1], *proposed])
     assert cell.config.tracker.name == "wandb"
     assert sweep["metric"] == {"name": "validation_bound", "goal": "minimize"}

@@ -6,12 +6,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from argmax_vae import training
 from argmax_vae.cli import main
+from argmax_vae.commands.search import search
+from argmax_vae.config.spaces import distribution, split
+from argmax_vae.config.options import groups
 from argmax_vae.errors import UsageError
-from argmax_vae.options import groups
-from argmax_vae.runs import run_name
-from argmax_vae.search import distribution, search, split
+from argmax_vae.runs.directory import run_name
+from argmax_vae.training import fit
 from helpers import TINY, raise_after
 
 optuna = pytest.importorskip("optuna", reason="the extra argmax-vae[search] is not installed")
@@ -50,13 +51,13 @@ def test_an_interrupted_search_goes_on_and_a_longer_one_repeats_nothing(monkeypa
         with pytest.raises(KeyboardInterrupt):
             run()
     fitted = []
-    original = training.fit
+    original = fit.fit
 
     def watching(config: Any, plain: Any, directory: Any, *others: Any) -> str:
         fitted.append(directory.path.name)
         return original(config, plain, directory, *others)
 
-    monkeypatch.setattr(training, "fit", watching)
+    monkeypatch.setattr(fit, "fit", watching)
     shorter, longer = run(2), run(3)
     assert len(fitted) == len(set(fitted)) == 3
     assert set(shorter["run"]) < set(longer["run"])
@@ -144,7 +145,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         score = cell.config.trainer.batch + 10.0 * (cell.config.estimator.name == "exact")
         return {"score": score, "seeds": 1, "epochs": 1, "run": asked[-1], "commit": ""}
 
-    monkeypatch.setattr("argmax_vae.search.outcome", outcome)
+    monkeypatch.setattr("argmax_vae.commands.search.outcome", outcome)
     return asked
 
 

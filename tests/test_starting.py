@@ -6,11 +6,11 @@ import pytest
 import yaml
 
 from argmax_vae.cli import main
-from argmax_vae.config import Cell, cells
+from argmax_vae.config.compose import Cell, cells
+from argmax_vae.config.options import groups, primary_configs
+from argmax_vae.config.stored import start, text
 from argmax_vae.errors import UsageError
-from argmax_vae.options import groups, primary_configs
-from argmax_vae.runs import run_name
-from argmax_vae.stored import start, text
+from argmax_vae.runs.directory import run_name
 from helpers import TINY, same_numbers, train
 
 RUNS = {

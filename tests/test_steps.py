@@ -13,8 +13,8 @@ from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
 from torch._functorch.compilers import nop
 
-from argmax_vae import steps
-from argmax_vae.steps import CapturedSteps, CompiledOrEager, EagerSteps, Noise
+from argmax_vae.training import steps
+from argmax_vae.training.steps import CapturedSteps, CompiledOrEager, EagerSteps, Noise
 
 
 def test_eager_steps_draw_before_every_step_in_order() -> None:

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import pytest
 
 from argmax_vae import streams
-from argmax_vae.runs import RunDirectory
+from argmax_vae.runs.directory import RunDirectory
 from helpers import TINY, cell
 
 WRITER = """

@@ -10,20 +10,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
-from argmax_vae import config, training
+from argmax_vae.commands.evaluate import evaluate_run
+from argmax_vae.commands.gradients import measure_gradients
+from argmax_vae.config import compose
 from argmax_vae.data.datasets import load_dataset
 from argmax_vae.errors import UsageError
-from argmax_vae.estimators import ESTIMATORS, Estimate
+from argmax_vae.estimators import ESTIMATORS
+from argmax_vae.estimators.base import CodeLoss, Estimate
 from argmax_vae.estimators.direct import Direct, DirectConfig
 from argmax_vae.estimators.exact import Exact, ExactConfig
-from argmax_vae.evaluation import evaluate_run
-from argmax_vae.laboratory import measure_gradients
-from argmax_vae.mixture_vae import MixtureVAE, clustering_accuracy
-from argmax_vae.randomness import PlainNoise
-from argmax_vae.reconstruction import CodeLoss
-from argmax_vae.runs import RunDirectory
-from argmax_vae.schedules import Constant
-from argmax_vae.supervision import (
+from argmax_vae.estimators.schedules import Constant
+from argmax_vae.objective.labels import (
     Passes,
     SupervisionConfig,
     cross_entropy,
@@ -32,6 +29,10 @@ from argmax_vae.supervision import (
     take_labelled,
     with_replacement,
 )
+from argmax_vae.randomness import PlainNoise
+from argmax_vae.runs.directory import RunDirectory
+from argmax_vae.training import build, fit
+from argmax_vae.training.mixture_vae import MixtureVAE, clustering_accuracy
 from chance import FALSE_ALARM, mean_p_value
 from helpers import cell, metrics, raise_after, same_numbers, seeds, train
 from tabular import TabularLoss
@@ -60,7 +61,7 @@ TRAININGS = pytest.mark.parametrize(
 
 def started(tmp_path: Path, *overrides: str) -> MixtureVAE:
     """A tiny mixture on the digits, at the first step of its first epoch."""
-    module = training.build(cell(tmp_path, *MIXTURE, *overrides).config, load_dataset("digits", Path()))
+    module = build.build(cell(tmp_path, *MIXTURE, *overrides).config, load_dataset("digits", Path()))
     assert isinstance(module, MixtureVAE)
     module.prepare_steps(module.configure_optimizers())
     module.on_train_epoch_start()
@@ -166,7 +167,7 @@ def test_subset_is_of_the_training_split_unless_asked_for(tmp_path: Path) -> Non
     dataset = load_dataset("digits", Path())
     for source, images in (("train", 1200), ("train_and_validation", 1497)):
         chosen = cell(tmp_path, *MIXTURE, *SEQUENTIAL, f"supervision.source={source}", "seeds=[0,1]")
-        module = training.build(chosen.config, dataset)
+        module = build.build(chosen.config, dataset)
         assert isinstance(module, MixtureVAE)
         pixels = torch.cat([dataset.train.pixels, dataset.validation.pixels])[:images]
         classes = torch.cat([split.labels for split in (dataset.train, dataset.validation)])[:images]
@@ -177,7 +178,7 @@ def test_subset_is_of_the_training_split_unless_asked_for(tmp_path: Path) -> Non
 
 
 def test_without_labels_no_image_is_kept_twice(tmp_path: Path) -> None:
-    module = training.build(cell(tmp_path, *MIXTURE, "seeds=[0,1]").config, load_dataset("digits", Path()))
+    module = build.build(cell(tmp_path, *MIXTURE, "seeds=[0,1]").config, load_dataset("digits", Path()))
     assert module.labelled_pixels.shape == (2, 0, 64)
 
 
@@ -352,10 +353,10 @@ def test_phases_see_the_images_they_name(tmp_path: Path) -> None:
         "supervision.labelled_batch=30",
         "supervision.labelled_visits=6",
     )
-    module = training.build(chosen.config, dataset)
+    module = build.build(chosen.config, dataset)
     assert isinstance(module, MixtureVAE)
     assert [module.phase_of(epoch) for epoch in range(4)] == ["labelled", "labelled", "unlabelled", "unlabelled"]
-    then_joint = training.build(cell(tmp_path, *MIXTURE, *SEQUENTIAL_JOINT).config, dataset)
+    then_joint = build.build(cell(tmp_path, *MIXTURE, *SEQUENTIAL_JOINT).config, dataset)
     assert isinstance(then_joint, MixtureVAE)
     assert [then_joint.phase_of(epoch) for epoch in range(4)] == ["labelled", "labelled", "both", "both"]
     joint = started(tmp_path, *JOINT)
@@ -471,7 +472,7 @@ def test_clustering_accuracy_names_values_in_the_best_way() -> None:
 
 def bad(*overrides: str) -> str:
     with pytest.raises(UsageError) as caught:
-        config.cells("train", ["data=digits", *MIXTURE, *overrides])
+        compose.cells("train", ["data=digits", *MIXTURE, *overrides])
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -544,7 +545,7 @@ def test_bad_choices_are_named_in_one_line(overrides: tuple[str, ...], problem: 
 
 def test_supervision_needs_a_mixture() -> None:
     with pytest.raises(UsageError, match="needs model=mixture or attributes, not model"):
-        config.cells("train", ["data=digits", "supervision=joint"])
+        compose.cells("train", ["data=digits", "supervision=joint"])
 
 
 @pytest.mark.parametrize(
@@ -558,7 +559,7 @@ def test_supervision_needs_a_mixture() -> None:
 def test_labels_that_the_data_cannot_give(overrides: tuple[str, ...], problem: str, tmp_path: Path) -> None:
     chosen = cell(tmp_path, *MIXTURE, *JOINT, *overrides)
     with pytest.raises(UsageError, match=problem):
-        training.train(chosen.config, chosen.plain)
+        fit.train(chosen.config, chosen.plain)
     assert not RunDirectory.of(chosen.plain).has_ended
 
 
@@ -568,4 +569,4 @@ def test_a_data_set_without_labels_is_refused(tmp_path: Path) -> None:
     unlabelled = type(digits)(name="binarized", train=type(digits.train)(digits.train.pixels, None), **parts)
     chosen = cell(tmp_path, *MIXTURE, *JOINT)
     with pytest.raises(UsageError, match="name=binarized has no labels, which supervision"):
-        training.build(chosen.config, unlabelled)
+        build.build(chosen.config, unlabelled)

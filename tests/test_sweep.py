@@ -9,11 +9,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from argmax_vae import config, sweep, training
 from argmax_vae.cli import main
+from argmax_vae.commands import sweep
+from argmax_vae.config import compose, options
+from argmax_vae.config.schema import Config
 from argmax_vae.files import claimed
-from argmax_vae.runs import RunDirectory, scan
-from argmax_vae.schema import Config
+from argmax_vae.runs.directory import RunDirectory, scan
+from argmax_vae.training import build, fit, start
 from helpers import TINY, raise_after
 
 SWEEP = (*TINY, "trainer.epochs=1", "model.latents=2x2,3x2", "estimator=direct,gumbel_softmax")
@@ -26,21 +28,21 @@ def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def runs_of(overrides: tuple[str, ...]) -> list[RunDirectory]:
-    return [RunDirectory.of(cell.plain) for cell in config.cells("train", list(overrides))]
+    return [RunDirectory.of(cell.plain) for cell in compose.cells("train", list(overrides))]
 
 
 def fail_for(monkeypatch: pytest.MonkeyPatch, latents: str, error: BaseException) -> list[str]:
     """Let cells of this size raise; returns a list that fills with the cells that were built."""
-    original = training.build
+    original = build.build
     built = []
 
-    def build(chosen: Config, *others: Any) -> Any:
+    def build_module(chosen: Config, *others: Any) -> Any:
         built.append(f"{chosen.model.latents} {chosen.estimator.name}")
         if chosen.model.latents == latents:
             raise error
         return original(chosen, *others)
 
-    monkeypatch.setattr(training, "build", build)
+    monkeypatch.setattr(build, "build", build_module)
     return built
 
 
@@ -99,7 +101,7 @@ def test_a_usage_error_of_one_cell_is_a_line_and_exit_code_1(capsys: pytest.Capt
 def test_reproduce_writes_rows_of_record_and_the_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], empty_directory: Path
 ) -> None:
-    paper = config.config_directory().parent / "results" / "paper"
+    paper = options.config_directory().parent / "results" / "paper"
     (empty_directory / "results").mkdir()
     (empty_directory / "results" / "paper").symlink_to(paper)
     small = [word for word in TINY if not word.startswith("model.")]
@@ -135,19 +137,19 @@ def test_reproduce_writes_rows_of_record_and_the_table(
     def never(*arguments: Any) -> Any:
         raise AssertionError("a finished run was trained again")
 
-    monkeypatch.setattr(training, "fit", never)
+    monkeypatch.setattr(fit, "fit", never)
     assert main(chosen) == 0
     assert capsys.readouterr().out.splitlines()[0].startswith("done")
     pd.testing.assert_frame_equal(pd.read_csv("results/runs.csv"), frame)
 
     listed = sweep.missing("section61", [], Path("runs"))
-    assert len(listed) == len(config.cells("section61", []))
+    assert len(listed) == len(compose.cells("section61", []))
 
 
 def test_rows_of_more_epochs_or_seeds_are_not_replaced(
     capsys: pytest.CaptureFixture[str], empty_directory: Path
 ) -> None:
-    paper = config.config_directory().parent / "results" / "paper"
+    paper = options.config_directory().parent / "results" / "paper"
     (empty_directory / "results").mkdir()
     (empty_directory / "results" / "paper").symlink_to(paper)
     small = [word for word in TINY if not word.startswith("model.")]
@@ -182,7 +184,7 @@ def test_finished_cells_are_collected_from_another_directory(
     overrides = [*TINY, "table=tiny", "seeds=[0],[1]", "paths.runs=elsewhere"]
     assert main(["train", *[word.replace("[0],[1]", "[0]") for word in overrides]]) == 0
     capsys.readouterr()
-    monkeypatch.setattr(sweep, "cells", lambda table, others: config.cells("train", overrides))
+    monkeypatch.setattr(compose, "cells", lambda table, others: compose.cells("train", overrides))
     assert main(["runs", "--collect", "tiny", "--runs", "elsewhere", "--results", "gathered"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
     assert list(pd.read_csv("gathered/runs.csv")["seed"]) == [0]
@@ -196,7 +198,7 @@ def test_rows_of_no_table_are_not_collected(
 ) -> None:
     overrides = [*TINY, "paths.runs=elsewhere"]
     assert main(["train", *overrides]) == 0
-    monkeypatch.setattr(sweep, "cells", lambda table, others: config.cells("train", overrides))
+    monkeypatch.setattr(compose, "cells", lambda table, others: compose.cells("train", overrides))
     assert main(["runs", "--collect", "train", "--runs", "elsewhere", "--results", "gathered"]) == 2
     assert "config train names no table" in capsys.readouterr().err
     assert not Path("gathered").exists()
@@ -219,7 +221,7 @@ def test_a_list_of_cells_is_trained_in_its_order_and_comes_home_without_checkpoi
     def never(*arguments: Any) -> Any:
         raise AssertionError("a finished run was trained again")
 
-    monkeypatch.setattr(training, "fit", never)
+    monkeypatch.setattr(fit, "fit", never)
     assert main(["runs", "--missing", *listed]) == 0
     assert capsys.readouterr().out == ""
     assert main(["runs", "--collect", *listed]) == 0
@@ -273,15 +275,15 @@ def test_a_run_that_another_process_trains_is_left_to_it(capsys: pytest.CaptureF
 def test_a_run_whose_process_gives_up_meanwhile_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = (*TINY, "seeds=[0],[1]")
     first, second = runs_of(overrides)
-    original = training.build
+    original = build.build
     with claimed(first.claim, 0):
 
-        def build(*arguments: Any) -> Any:
+        def build_module(*arguments: Any) -> Any:
             monkeypatch.setattr(RunDirectory, "is_running", False)
             monkeypatch.setattr(RunDirectory, "claim", property(lambda run: run.path.parent / f"{run.path.name}.lock"))
             return original(*arguments)
 
-        monkeypatch.setattr(training, "build", build)
+        monkeypatch.setattr(build, "build", build_module)
         assert main(["train", "-m", *overrides]) == 0
     assert (first.has_ended, second.has_ended) == (True, True)
 
@@ -300,18 +302,18 @@ def test_cells_that_need_something_else_are_checked_too(
     overrides: tuple[str, ...], checked: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Config] = []
-    monkeypatch.setattr(training, "prerequisites", seen.append)
-    sweep.check_prerequisites(config.cells("train", [*TINY, *overrides]))
+    monkeypatch.setattr(start, "prerequisites", seen.append)
+    sweep.check_prerequisites(compose.cells("train", [*TINY, *overrides]))
     assert len(seen) == checked
 
 
 def test_a_cell_that_is_done_is_not_checked_in_place_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = found = config.cells("train", [*TINY, "optim.learning_rate=0.1,0.2"])
+    first, second = found = compose.cells("train", [*TINY, "optim.learning_rate=0.1,0.2"])
     run = RunDirectory.of(first.plain)
     run.start(first.plain)
     (run.path / "done.json").write_text('{"status": "done"}')
     seen: list[Config] = []
-    monkeypatch.setattr(training, "prerequisites", seen.append)
+    monkeypatch.setattr(start, "prerequisites", seen.append)
     sweep.check_prerequisites(found)
     assert seen == [second.config]
 

@@ -15,11 +15,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from argmax_vae import tracking, wandb_access
 from argmax_vae.cli import main
 from argmax_vae.errors import UsageError
-from argmax_vae.runs import RunDirectory
-from argmax_vae.tracking import TRACKERS, Pictures, RunLabels, TrackerConfig, open_tracker, summarise
+from argmax_vae.runs import trackers, wandb_access
+from argmax_vae.runs.directory import RunDirectory
+from argmax_vae.runs.trackers import TRACKERS, Pictures, RunLabels, TrackerConfig, open_tracker, summarise
 from helpers import cell, metrics, raise_after, seeds, train
 
 ROWS = [
@@ -128,7 +128,7 @@ def test_tensorboard_events_hold_curves_and_pictures(tmp_path: Path) -> None:
 
 def test_tensorboard_shows_a_run_whose_process_was_killed_once(tmp_path: Path) -> None:
     """The killed one had logged an epoch behind the checkpoint from which the run goes on."""
-    killed = tracking.TensorBoardTracker(TrackerConfig("tensorboard"), labels(tmp_path))
+    killed = trackers.TensorBoardTracker(TrackerConfig("tensorboard"), labels(tmp_path))
     killed.log([*ROWS, *later(ROWS, 10)])
     killed.writer.flush()
     goes_on = open_tracker(TrackerConfig("tensorboard"), labels(tmp_path))
@@ -151,7 +151,7 @@ def test_a_tracker_that_cannot_start_is_told_and_left_out(
     def broken(config: TrackerConfig, run: RunLabels) -> Any:
         raise RuntimeError("disk quota exceeded\nsecond line")
 
-    monkeypatch.setitem(tracking.TRACKERS, "tensorboard", broken)
+    monkeypatch.setitem(trackers.TRACKERS, "tensorboard", broken)
     tracker = open_tracker(TrackerConfig("tensorboard"), labels(tmp_path))
     tracker.log(ROWS)
     tracker.close("done")
@@ -312,7 +312,7 @@ def test_final_summary_counts_diverged_seeds_and_averages_the_others() -> None:
         rows[0] | {"seed": 1, "test_bound": 4.0},
         rows[0] | {"seed": 2, "status": "diverged", "test_bound": math.nan},
     ]
-    found = tracking.final_summary(rows)
+    found = trackers.final_summary(rows)
     assert found == {
         **{"seeds": 2, "diverged": 1, "test_bound": 3.0, "seconds": 5.0},
         "test_bound_half_width": pytest.approx(12.706204736),
@@ -333,9 +333,9 @@ class BrokenTracker:
 
 
 def test_a_tracker_that_fails_is_left_behind_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    tracker = tracking.ForgivingTracker(BrokenTracker())
+    tracker = trackers.ForgivingTracker(BrokenTracker())
     tracker.log([{"epoch": 1, "seed": 0}])
-    tracker.finish([], tracking.Pictures(np.zeros((1, 1)), np.zeros((1, 1))))
+    tracker.finish([], trackers.Pictures(np.zeros((1, 1)), np.zeros((1, 1))))
     tracker.close("done")
     assert capsys.readouterr().err.splitlines() == [
         "argmax-vae: tracker stopped, the run goes on without it: disk full"
@@ -369,7 +369,7 @@ def mirrored(run: RunDirectory, name: str) -> tuple[list[int], str, bool]:
         (outcome,) = text_of(events, "outcome")
         return [point.step for point in events.Scalars("validation_bound")], outcome, bool(events.Tags()["images"])
     epochs, code, summary = wandb_of(run)
-    assert tracking.EXIT_CODES[summary["outcome"]] == code
+    assert trackers.EXIT_CODES[summary["outcome"]] == code
     return epochs, summary["outcome"], "final/test_bound" in summary
 
 
@@ -429,8 +429,8 @@ def test_variables_of_wandb_come_first(configured: str, environment: dict[str, s
 def test_a_mode_that_wandb_does_not_have_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "cloud")
     with pytest.raises(UsageError, match="WANDB_MODE=cloud must be one of online, offline, disabled"):
-        tracking.check_tracker(TrackerConfig("wandb"))
-    tracking.check_tracker(TrackerConfig("csv"))
+        trackers.check_tracker(TrackerConfig("wandb"))
+    trackers.check_tracker(TrackerConfig("csv"))
 
 
 def test_where_wandb_is_disabled_nothing_is_tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -472,7 +472,7 @@ def test_a_server_that_answers_without_an_account_is_not_used(
 ) -> None:
     monkeypatch.setattr(wandb_access, "answers", lambda url: True)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    tracking.check_tracker(TrackerConfig("wandb", mode="online"))
+    trackers.check_tracker(TrackerConfig("wandb", mode="online"))
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("argmax-vae: wandb records offline: ")
     assert "API key" in line

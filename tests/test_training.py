@@ -13,14 +13,17 @@ import pytest
 import torch
 import yaml
 
-from argmax_vae import objective, records, runs, training
+from argmax_vae import files
 from argmax_vae.cli import main
-from argmax_vae.data import load_dataset
-from argmax_vae.modules import DiscreteVAE, Evaluation
-from argmax_vae.networks import Networks
-from argmax_vae.objective import bound_sums
+from argmax_vae.commands import records
+from argmax_vae.data.datasets import load_dataset
+from argmax_vae.models.discrete import Networks
+from argmax_vae.objective import bounds
+from argmax_vae.objective.bounds import Evaluation, bound_sums
 from argmax_vae.randomness import SeedNoise
-from argmax_vae.runs import RunDirectory, scan
+from argmax_vae.runs.directory import RunDirectory, scan
+from argmax_vae.training import build, fit, results
+from argmax_vae.training.vae import DiscreteVAE
 from helpers import TINY, cell, metrics, poison, same_numbers, seeds, train
 
 KINDS = {
@@ -200,7 +203,7 @@ def test_memory_that_the_end_needs_is_asked_for_before_the_first_step(
         raise MemoryError
 
     steps = []
-    monkeypatch.setattr(objective, "importance_weights", too_large)
+    monkeypatch.setattr(bounds, "importance_weights", too_large)
     monkeypatch.setattr(DiscreteVAE, "step", lambda *arguments: steps.append(arguments))
     run = train(tmp_path, "trainer.importance_samples=5")
     assert (run.status, run.reason, steps) == ("failed", "MemoryError", [])
@@ -250,14 +253,14 @@ def test_a_finished_run_holds_these_files_and_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     written = []
-    original = runs.write_json
+    original = files.write_json
 
     def recording(path: Path, value: Any) -> None:
         if path.name == "done.json":
             written.extend(sorted(entry.name for entry in path.parent.iterdir()))
         original(path, value)
 
-    monkeypatch.setattr(runs, "write_json", recording)
+    monkeypatch.setattr(files, "write_json", recording)
     run = train(tmp_path, "tracker=csv")
     files = [
         "best.ckpt",
@@ -285,7 +288,7 @@ def test_an_error_while_finishing_leaves_no_done_marker(tmp_path: Path, monkeypa
         raise OSError("No space left on device")
 
     with monkeypatch.context() as full:
-        full.setattr(training, "save_best", broken)
+        full.setattr(results, "save_best", broken)
         run = train(tmp_path)
     assert run.status == "failed"
     assert run.reason == "OSError: No space left on device"
@@ -298,10 +301,10 @@ def test_an_error_while_finishing_leaves_no_done_marker(tmp_path: Path, monkeypa
 
 def test_the_trackers_are_closed_whatever_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = []
-    monkeypatch.setattr("argmax_vae.tracking.NoTracker.close", lambda self, outcome: closed.append(outcome))
+    monkeypatch.setattr("argmax_vae.runs.trackers.NoTracker.close", lambda self, outcome: closed.append(outcome))
     for broken in ("lightning_trainer", "seed_rows"):
         with monkeypatch.context() as patched:
-            patched.setattr(training, broken, None)
+            patched.setattr(fit, broken, None)
             assert train(tmp_path).status == "failed"
     assert closed == ["failed", "failed"]
 
@@ -321,7 +324,7 @@ def steps_of(module: DiscreteVAE, count: int) -> torch.Tensor:
 
 def built(tmp_path: Path, *overrides: str) -> DiscreteVAE:
     config = cell(tmp_path, "seeds=[0,1]", *overrides).config
-    return training.build(config, load_dataset("digits", Path()))
+    return build.build(config, load_dataset("digits", Path()))
 
 
 def test_compiled_steps_equal_eager_ones(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from argmax_vae.errors import UsageError
-    from argmax_vae.estimators import ESTIMATORS, Estimate, Estimator, EstimatorConfig
-    from argmax_vae.estimators.base import CodeLoss
+    from argmax_vae.estimators import ESTIMATORS
+    from argmax_vae.estimators.base import CodeLoss, Estimate, Estimator, EstimatorConfig
+    from argmax_vae.estimators.schedules import SCHEDULES, Constant, Cosine, Exponential, Linear, Schedule
     from argmax_vae.estimators.standalone import StandaloneEstimator, estimator
-    from argmax_vae.schedules import SCHEDULES, Constant, Cosine, Exponential, Linear, Schedule
 
 __all__ = [
     "ESTIMATORS",

@@ -263,14 +263,14 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
         if isinstance(value, Path):
             setattr(given, name, usable_path(value, f"--{name}"))
     if getattr(given, "config_dir", None):
-        from argmax_vae.stored import text
+        from argmax_vae.config.stored import text
 
         given.overrides.insert(0, f"hydra.searchpath=[{text(str(Path(given.config_dir).absolute()))}]")
     return given
 
 
 def train_verb(given: argparse.Namespace) -> int:
-    from argmax_vae import sweep
+    from argmax_vae.commands import sweep
 
     if given.cfg:
         print(sweep.composed_yaml(given.config_name, given.overrides), end="")
@@ -279,18 +279,18 @@ def train_verb(given: argparse.Namespace) -> int:
 
 
 def reproduce_verb(given: argparse.Namespace) -> int:
-    from argmax_vae import sweep
-    from argmax_vae.report.laboratory import FIGURES
+    from argmax_vae.commands import sweep
+    from argmax_vae.report.gradients import FIGURES
 
     if given.table in FIGURES and not given.dry_run:
-        from argmax_vae.laboratory import measure_gradients
+        from argmax_vae.commands.gradients import measure_gradients
 
         return measure_gradients(given.table, given.overrides)
     return sweep.reproduce(given.table, given.overrides, given.dry_run, given.train_only)
 
 
 def search_verb(given: argparse.Namespace) -> int:
-    from argmax_vae.search import search
+    from argmax_vae.commands.search import search
 
     found = search(
         given.config,
@@ -306,14 +306,14 @@ def search_verb(given: argparse.Namespace) -> int:
 
 
 def evaluate_verb(given: argparse.Namespace) -> int:
-    from argmax_vae.evaluation import evaluate_run
+    from argmax_vae.commands.evaluate import evaluate_run
 
     print(evaluate_run(given.run, given.overrides).to_string(index=False))
     return DONE
 
 
 def gradients_verb(given: argparse.Namespace) -> int:
-    from argmax_vae.laboratory import measure_gradients
+    from argmax_vae.commands.gradients import measure_gradients
 
     return measure_gradients(str(usable_path(given.target, "RUN_OR_CONFIG")), given.overrides)
 
@@ -322,18 +322,18 @@ def runs_verb(given: argparse.Namespace) -> int:
     if given.overrides and not (given.missing or given.collect):
         raise UsageError(f"runs: {given.overrides[0]} needs --missing TABLE or --collect TABLE")
     if given.missing:
-        from argmax_vae import sweep
+        from argmax_vae.commands import sweep
 
         for line in sweep.missing(given.missing, given.overrides, given.runs):
             print(line)
         return DONE
     if given.collect:
-        from argmax_vae import sweep
+        from argmax_vae.commands import sweep
 
         for line in sweep.collect_finished(given.collect, given.overrides, given.runs, given.results):
             print(line)
         return DONE
-    from argmax_vae.runs import scan
+    from argmax_vae.runs.directory import scan
 
     found = scan(given.runs)
     if not found:
@@ -350,7 +350,7 @@ def runs_verb(given: argparse.Namespace) -> int:
 def sync_verb(given: argparse.Namespace) -> int:
     import subprocess
 
-    from argmax_vae.wandb_access import offline_runs, online_problem
+    from argmax_vae.runs.wandb_access import offline_runs, online_problem
 
     found = offline_runs(given.runs)
     for path in found:
@@ -367,10 +367,11 @@ def sync_verb(given: argparse.Namespace) -> int:
 
 
 def report_verb(given: argparse.Namespace) -> int:
-    from argmax_vae.report import laboratory, semi_supervised, tables
+    from argmax_vae.report import gradients, records
+    from argmax_vae.report.labels import FIGURES
 
-    known: dict[str, Any] = dict.fromkeys(tables.TABLES, tables)
-    known |= dict.fromkeys(laboratory.FIGURES, laboratory) | dict.fromkeys(semi_supervised.FIGURES, semi_supervised)
+    known: dict[str, Any] = dict.fromkeys(records.TABLES, tables)
+    known |= dict.fromkeys(gradients.FIGURES, laboratory) | dict.fromkeys(FIGURES, semi_supervised)
     if given.table not in known:
         raise UsageError(f"table={given.table}: unknown; allowed: {', '.join(sorted(known))}")
     reporter = known[given.table]
@@ -388,12 +389,12 @@ def report_verb(given: argparse.Namespace) -> int:
 
 
 def page_verb(given: argparse.Namespace) -> int:
-    from argmax_vae.report import page
-    from argmax_vae.runs import scan
+    from argmax_vae.report.page import page
+    from argmax_vae.runs.directory import scan
 
     runs, default = scan(given.runs), {}
     if runs:
-        from argmax_vae.config import cells
+        from argmax_vae.config.compose import cells
 
         default = cells("train", [])[0].plain
     output = given.output or given.results / "report.html"
@@ -419,11 +420,11 @@ def bench_verb(given: argparse.Namespace) -> int:
     if given.output:
         require_file_name(given.output, "bench --output")
     if given.overhead:
-        from argmax_vae.overhead import run_overhead
+        from argmax_vae.commands.overhead import run_overhead
 
         run_overhead(given.output)
         return DONE
-    from argmax_vae.bench import run_bench
+    from argmax_vae.commands.bench import run_bench
 
     if min(given.seeds) < 1 or not given.seconds > 0:
         raise UsageError(f"bench: --seeds {given.seeds} must be at least 1, --seconds {given.seconds} more than 0")

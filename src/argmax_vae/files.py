@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written under a temporary name, then renamed."""
+"""Files that are whole or not there: temporary names and renames, locks, csv read row by row."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import fcntl
 import json
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +22,15 @@ from argmax_vae.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
+import csv
+from functools import lru_cache
 
 SECONDS_BEFORE_A_WORD = 5.0
 """How long a command waits for a lock before it says so."""
+PRIVATE = 0o700
+"""Permissions of what nobody but its owner may read, write or execute."""
+OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
 TEMPORARY = ".part"
 
 
@@ -227,3 +234,71 @@ def without_formula(value: Any) -> Any:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, keys in their order."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+RESTORE = "restore the file or move it away, then run the same command again"
+
+
+def csv_rows(path: Path, advice: str = RESTORE) -> Iterator[list[str]]:
+    """The header and then every row of a csv file as text.
+
+    Raises UsageError when the file is missing or empty, has a column without a name or two with the same one, a row
+    with more or fewer fields than the header, a quote that is not closed, or is not in UTF-8.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = next(reader, [])
+            if not header:
+                raise csv.Error("it is empty")
+            if "" in header or len(set(header)) < len(header):
+                raise csv.Error("its first line does not name every column once")
+            yield header
+            for row in reader:
+                if len(row) != len(header):
+                    raise csv.Error(f"line {reader.line_num} has {len(row)} fields, the first line {len(header)}")
+                yield row
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file; {advice}") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not a csv file ({' '.join(str(error).split())}); {advice}") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); {advice}") from None
+
+
+@lru_cache(maxsize=2**16)
+def whole(text: str) -> str:
+    """A whole number without a fraction or spaces: `3` for ` 3.0`. Raises ValueError for other text."""
+    value = text.strip()
+    number = float(value)
+    if not number.is_integer():
+        raise ValueError(text)
+    return value if value.isdecimal() else str(int(number))
+
+
+def cache_directory() -> Path:
+    """A folder of this user's own for what is built or decoded once: `$XDG_CACHE_HOME/argmax-vae`, by default
+    `~/.cache/argmax-vae`; where that is another user's, `argmax-vae-UID` beside it.
+
+    Nobody else can write to it or read from it; `is_own` says of a file whether others left it there before. Raises
+    PermissionError when neither folder is this user's, and RuntimeError without a home folder.
+    """
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    parent = given if given.is_absolute() else Path.home() / ".cache"
+    parent.mkdir(parents=True, exist_ok=True)
+    user = os.geteuid()
+    for folder in (parent / "argmax-vae", parent / f"argmax-vae-{user}"):
+        with suppress(FileExistsError):
+            folder.mkdir(mode=PRIVATE)
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == user:
+            if stat.S_IMODE(found.st_mode) != PRIVATE:
+                folder.chmod(PRIVATE)
+            return folder
+    raise PermissionError(errno.EPERM, f"{folder} is another user's; set XDG_CACHE_HOME to a folder of your own")
+
+
+def is_own(path: Path) -> bool:
+    """Whether a file, no link, belongs to this user, and nobody else may write to it."""
+    found = path.lstat()
+    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & OTHERS_MAY_WRITE

@@ -4,6 +4,7 @@ Logits φ have shape (…, n, k): n independent variables with k values each; a 
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -184,3 +185,21 @@ def relaxed_kl(
     posterior = exp_concrete_log_density(log_codes, logits, temperature)
     prior = exp_concrete_log_density(log_codes, torch.zeros_like(logits), prior_temperature)
     return (posterior - prior).sum(-1)
+
+
+Loss = Callable[[Float[Tensor, "*rows n k"]], Float[Tensor, "*rows"]]
+
+
+def one_coordinate_codes(codes: Float[Tensor, "*batch n k"]) -> Float[Tensor, "n k *batch n k"]:
+    """Every code that differs from the given one in at most one coordinate, n·k of them, on two new leading axes."""
+    n, k = codes.shape[-2:]
+    changed = codes.expand(n, k, *codes.shape).clone()
+    values = torch.eye(k, dtype=codes.dtype, device=codes.device)
+    for i in range(n):
+        changed[i, ..., i, :] = values.view(k, *[1] * (codes.ndim - 2), k)
+    return changed
+
+
+def dense(loss: Loss, codes: Float[Tensor, "*batch n k"]) -> Float[Tensor, "*batch n k"]:
+    """Candidate losses by evaluating `loss` on every changed code, for any loss; the slow reference."""
+    return loss(one_coordinate_codes(codes)).movedim((0, 1), (-2, -1))

@@ -16,7 +16,10 @@ import torchvision
 from PIL import Image
 from torchvision.transforms import v2
 
-from argmax_vae.data import ATTRIBUTES, Dataset, celeba, combination_names, load_dataset
+from argmax_vae.data import celeba
+from argmax_vae.data.celeba import ATTRIBUTES, combination_names
+from argmax_vae.data.datasets import load_dataset
+from argmax_vae.data.images import Dataset
 from argmax_vae.errors import UsageError
 
 HEADER = ["Bald", "Eyeglasses", "Male", "Smiling", "Young"]

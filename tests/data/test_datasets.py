@@ -21,7 +21,9 @@ import sklearn.datasets
 import torch
 import torchvision
 
-from argmax_vae.data import DATASETS, Dataset, datasets, is_present, load_dataset
+from argmax_vae.data import mnist
+from argmax_vae.data.datasets import DATASETS, is_present, load_dataset
+from argmax_vae.data.images import Dataset
 from argmax_vae.errors import UsageError
 
 SIZES = dict.fromkeys(DATASETS, (50_000, 10_000, 10_000)) | {"digits": (1200, 297, 300)}
@@ -493,4 +495,4 @@ def test_a_packed_array_is_read_in_either_order(order: Literal["C", "F"], tmp_pa
     expected = np.random.default_rng(0).integers(256, size=(7, 3), dtype=np.uint8)
     np.save(tmp_path / "a.npy", np.asarray(expected, order=order))
     with (tmp_path / "a.npy").open("rb") as stream:
-        assert np.array_equal(datasets.read_npy(stream, (7, 3)), expected)
+        assert np.array_equal(mnist.read_npy(stream, (7, 3)), expected)

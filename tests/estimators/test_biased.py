@@ -13,8 +13,8 @@ from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.estimators.direct import DIRECTIONS
 from argmax_vae.estimators.direct_rao_blackwell import CONDITIONS
+from argmax_vae.estimators.schedules import Constant
 from argmax_vae.randomness import PlainNoise
-from argmax_vae.schedules import Constant
 from chance import FALSE_ALARM, mean_p_value
 from estimators.test_direct import SHAPES, expected_gradient, problem
 from helpers import ready

@@ -16,11 +16,12 @@ from torch import Tensor
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators.base import with_gradient
 from argmax_vae.estimators.direct import DIRECTIONS, Direct, DirectConfig
+from argmax_vae.estimators.schedules import Constant, Exponential
 from argmax_vae.latents import gumbel_from_uniform, sample_codes
-from argmax_vae.networks import Networks
+from argmax_vae.models.discrete import Networks
+from argmax_vae.models.reconstruction import Reconstruction
+from argmax_vae.objective.terms import Folded
 from argmax_vae.randomness import PlainNoise
-from argmax_vae.reconstruction import Folded, Reconstruction
-from argmax_vae.schedules import Constant, Exponential
 from chance import FALSE_ALARM, counts_p_value, mean_p_value
 from tabular import TabularLoss, code_probabilities, exact_gradient
 

@@ -8,8 +8,8 @@ from torch.distributions import Bernoulli
 
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators.exact import Exact, ExactConfig
-from argmax_vae.networks import Networks
-from argmax_vae.reconstruction import Reconstruction
+from argmax_vae.models.discrete import Networks
+from argmax_vae.models.reconstruction import Reconstruction
 from tabular import TabularLoss, exact_gradient, expected_loss
 
 STEP = torch.tensor(0)

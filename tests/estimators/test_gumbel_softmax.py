@@ -5,12 +5,13 @@ import torch
 from torch import Tensor
 
 from argmax_vae.errors import UsageError
+from argmax_vae.estimators.base import CodeLoss
 from argmax_vae.estimators.gumbel_softmax import GumbelSoftmax, GumbelSoftmaxConfig
+from argmax_vae.estimators.schedules import Constant
 from argmax_vae.latents import gumbel_from_uniform, sample_codes
-from argmax_vae.networks import Networks
+from argmax_vae.models.discrete import Networks
+from argmax_vae.models.reconstruction import Reconstruction
 from argmax_vae.randomness import PlainNoise
-from argmax_vae.reconstruction import CodeLoss, Reconstruction
-from argmax_vae.schedules import Constant
 from tabular import TabularLoss
 
 STEP = torch.tensor(0)

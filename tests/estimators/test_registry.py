@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from argmax_vae.estimators import ESTIMATORS, Estimate, EstimatorConfig
-from argmax_vae.networks import Networks
-from argmax_vae.objective import ObjectiveConfig, training_terms
+from argmax_vae.estimators import ESTIMATORS
+from argmax_vae.estimators.base import Estimate, EstimatorConfig
+from argmax_vae.models.discrete import Networks
+from argmax_vae.models.reconstruction import Reconstruction
+from argmax_vae.objective.terms import ObjectiveConfig, training_terms
 from argmax_vae.randomness import PlainNoise, SeedNoise
-from argmax_vae.reconstruction import Reconstruction
 from helpers import latents, ready
 from tabular import TabularLoss
 

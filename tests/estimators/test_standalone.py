@@ -154,7 +154,7 @@ import sys, torch
 from argmax_vae import estimator
 estimator("direct", epsilon=0.1)(torch.zeros(2, 3, requires_grad=True), lambda codes: codes.sum((-2, -1))).backward()
 heavy = {"pytorch_lightning", "hydra", "omegaconf", "wandb", "tensorboard", "sklearn", "scipy", "matplotlib", "pandas"}
-print(sorted(heavy & set(sys.modules)) + [name for name in sys.modules if name == "argmax_vae.networks"])
+print(sorted(heavy & set(sys.modules)) + [name for name in sys.modules if name.startswith("argmax_vae.models")])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from argmax_vae.counter_noise import CounterStreams
-from argmax_vae.estimators import ESTIMATORS, Estimator, rebar
+from argmax_vae.estimators import ESTIMATORS, rebar
+from argmax_vae.estimators.base import Estimator
 from argmax_vae.randomness import PlainNoise
 from chance import FALSE_ALARM, mean_p_value
 from helpers import latents, ready

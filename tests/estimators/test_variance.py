@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from argmax_vae.estimators import Estimator
+from argmax_vae.estimators.base import Estimator
 from argmax_vae.estimators.rebar import Rebar
+from argmax_vae.estimators.schedules import Constant
 from argmax_vae.randomness import PlainNoise
-from argmax_vae.schedules import Constant
 from helpers import ready
 from tabular import TabularLoss
 

@@ -17,9 +17,10 @@ from test_tables import example
 
 from argmax_vae.cli import main
 from argmax_vae.errors import UsageError
-from argmax_vae.report import laboratory, page, page_charts, page_markup, page_runs, semi_supervised, tables
+from argmax_vae.report import gradients, labels, records, tables
+from argmax_vae.report.page import charts, markup, page, runs
 from argmax_vae.report.style import STYLES
-from argmax_vae.runs import RunDirectory, scan
+from argmax_vae.runs.directory import RunDirectory, scan
 
 RESULTS = Path(__file__).parents[2] / "results"
 VOID = {"meta", "link", "img", "br"}
@@ -145,9 +146,9 @@ def test_tables_are_those_of_the_markdown_files(committed: str) -> None:
     found = Page(committed).tables
     compared = 0
     for names, module, identity in (
-        (tables.TABLES, tables, "{}-table"),
-        (semi_supervised.FIGURES, semi_supervised, "{}-table"),
-        (laboratory.FIGURES, laboratory, "{}-logits"),
+        (records.TABLES, tables, "{}-table"),
+        (labels.FIGURES, labels, "{}-table"),
+        (gradients.FIGURES, gradients, "{}-logits"),
     ):
         for name in names:
             if identity.format(name) not in found:
@@ -163,8 +164,8 @@ def test_tables_are_those_of_the_markdown_files(committed: str) -> None:
 
 def test_curves_are_means_and_intervals_of_the_seeds_that_are_done(results: Path) -> None:
     (chart,) = [
-        json.loads(page_charts.data(chart))
-        for chart in page_charts.charts("figure2", *frames(results))
+        json.loads(charts.data(chart))
+        for chart in charts.charts("figure2", *frames(results))
         if chart.title == "20×2, as written"
     ]
     assert chart["series"] == [
@@ -175,9 +176,7 @@ def test_curves_are_means_and_intervals_of_the_seeds_that_are_done(results: Path
             "half_width": [pytest.approx(4.302653 / np.sqrt(3), abs=1e-4)] * 3,
         }
     ]
-    released = next(
-        chart for chart in page_charts.charts("figure2", *frames(results)) if chart.title == "20×2, as released"
-    )
+    released = next(chart for chart in charts.charts("figure2", *frames(results)) if chart.title == "20×2, as released")
     assert [one.estimator for one in released.series] == ["direct", "gumbel_softmax"]
     assert {interval.number for interval in released.series[0].intervals} == {2}
 
@@ -202,8 +201,8 @@ def test_committed_curves_are_means_of_their_column(committed: str) -> None:
 
 
 def test_lines_lie_where_their_numbers_are(results: Path) -> None:
-    chart = page_charts.charts("figure2", *frames(results))[0]
-    text = page_charts.render(chart, "c")
+    chart = charts.charts("figure2", *frames(results))[0]
+    text = charts.render(chart, "c")
     (plotted,) = Page(text).charts
     (x0, x1, y0, y1), (left, top, right, bottom) = plotted["domain"], plotted["box"]
     lines = re.findall(r'<path class="line" d="M([\d.,L-]+)"/>(?!</svg>)', text)
@@ -219,7 +218,7 @@ def test_lines_lie_where_their_numbers_are(results: Path) -> None:
 def test_an_epoch_that_occurs_twice_is_refused(results: Path) -> None:
     curves, runs = frames(results)
     with pytest.raises(UsageError, match=r"table=figure2: an epoch of a seed occurs twice"):
-        page_charts.charts("figure2", pd.concat([curves, curves]), runs)
+        charts.charts("figure2", pd.concat([curves, curves]), runs)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +232,7 @@ def test_an_epoch_that_occurs_twice_is_refused(results: Path) -> None:
     ],
 )
 def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None:
-    assert page_charts.ticks(low, high) == expected
+    assert charts.ticks(low, high) == expected
 
 
 @pytest.mark.parametrize("look", STYLES.values(), ids=list(STYLES))
@@ -247,13 +246,13 @@ def test_colours_stand_out_on_the_dark_page(look) -> None:
 
     styles = (Path(page.__file__).parent / "page.css").read_text(encoding="utf-8")
     dark = re.findall(r"--page: (#\w{6})", styles)[1]
-    assert (luminance(page_charts.on_dark(look.color)) + 0.05) / (luminance(dark) + 0.05) > 4.5
+    assert (luminance(charts.on_dark(look.color)) + 0.05) / (luminance(dark) + 0.05) > 4.5
 
 
 def test_runs_have_numbers_choices_and_origin(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", continues={"run": "before", "commit": "fedcba987654", "dirty": False})
     default = {"model": {"latents": "20x10"}, "estimator": {"name": "direct", "epsilon": {"name": "exponential"}}}
-    run = page_runs.read(RunDirectory(path), default | {"trainer": {"epochs": 7, "batch": 100}})
+    run = runs.read(RunDirectory(path), default | {"trainer": {"epochs": 7, "batch": 100}})
     assert (run.row["status"], run.row["seeds done"], run.row["epochs"]) == ("done", "2 of 3", "7")
     assert run.row["test bound"] == "101.00 ± 12.71"
     assert run.metrics["test_accuracy (%)"].startswith("62.50 ± ")
@@ -276,10 +275,10 @@ def test_a_run_that_has_barely_begun_is_listed(tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     plain = {"data": {"name": "digits"}, "model": {}, "estimator": {}, "trainer": {}, "seeds": []}
     (tmp_path / "new" / "config.yaml").write_text(yaml.safe_dump(plain))
-    (run,) = (page_runs.read(run, {}) for run in scan(tmp_path))
+    (run,) = (runs.read(run, {}) for run in scan(tmp_path))
     expected = ["new", "interrupted", "0 of 0", *["–"] * 5]
     assert (list(run.row.values()), run.metrics, run.origin) == (expected, {}, {})
-    assert "data.name" in page_runs.render([run])
+    assert "data.name" in runs.render([run])
 
 
 def test_images_of_data_are_never_in_the_page(results: Path, tmp_path: Path) -> None:
@@ -321,8 +320,8 @@ def test_text_of_files_is_escaped(results: Path, tmp_path: Path) -> None:
 
 
 def test_bold_is_what_markdown_has_bold() -> None:
-    assert page_markup.text("**1.0 ± <b>**") == "<strong>1.0 ± &lt;b&gt;</strong>"
-    assert page_markup.text("****") == "****"
+    assert markup.text("**1.0 ± <b>**") == "<strong>1.0 ± &lt;b&gt;</strong>"
+    assert markup.text("****") == "****"
 
 
 def test_the_command_writes_the_same_bytes_again(
@@ -380,7 +379,7 @@ def test_runs_without_results_and_results_without_curves_are_shown(results: Path
 
 def test_loads_nothing_heavy() -> None:
     code = (
-        "import sys, argmax_vae.report.page; "
+        "import sys, argmax_vae.report.page.page; "
         "heavy = {'torch', 'pytorch_lightning', 'lightning', 'hydra', 'omegaconf', 'matplotlib'}; "
         "print(sorted(heavy & set(sys.modules)))"
     )

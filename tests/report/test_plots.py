@@ -12,7 +12,9 @@ from matplotlib.text import Text
 from scipy import stats
 
 from argmax_vae.errors import UsageError
-from argmax_vae.report import TABLES, drawing, page_charts, plots
+from argmax_vae.report import drawing, figures
+from argmax_vae.report.page import charts
+from argmax_vae.report.records import TABLES
 from argmax_vae.report.style import style
 
 COLUMNS = ["n", "k", "estimator", "metric", "value"]
@@ -63,7 +65,7 @@ def test_figure6_shows_every_shape_and_the_paired_difference_to_direct() -> None
     sizes = [(30, 2), (6, 10), (1, 60)]
     rows = runs("figure6", sizes).query("protocol == 'as written'")
     rows.loc[rows["estimator"] == "gumbel_softmax", "test_bound"] += 2.0 + rows["seed"] / 10
-    left, right = plots.draw_figure6(rows, PAIRS.iloc[:0]).axes
+    left, right = figures.draw_figure6(rows, PAIRS.iloc[:0]).axes
     assert [label.get_text() for label in left.get_xticklabels()] == ["30×2", "6×10", "1×60"]
     drawn = {container.get_label(): container for container in left.containers}
     assert drawn["direct"].lines[0].get_ydata().tolist() == [131.0, 107.0, 102.0]
@@ -80,7 +82,7 @@ def test_figure6_compares_rows_of_one_protocol_and_number_of_epochs() -> None:
     rows.loc[rows["estimator"] == "gumbel_softmax", "test_bound"] += 2.0
     rows.loc[rows["protocol"] == "as written", "test_bound"] += rows["estimator"].eq("gumbel_softmax") * 3.0
     rows.loc[(rows["estimator"] == "gumbel_softmax") & (rows["n"] == 6), "epochs"] = 7
-    _, right = plots.draw_figure6(rows, PAIRS.iloc[:0]).axes
+    _, right = figures.draw_figure6(rows, PAIRS.iloc[:0]).axes
     (differences,) = right.containers
     assert differences.lines[0].get_ydata().tolist() == [2.0, 5.0]
     assert differences.lines[0].get_xdata() == pytest.approx([0.12, 0.12])
@@ -103,17 +105,17 @@ def test_an_estimator_far_behind_does_not_squeeze_the_others() -> None:
     rows = pd.DataFrame(
         [{"estimator": name, "epoch": epoch, "test_bound": bound} for name, bound in ends.items() for epoch in (1, 2)]
     )
-    inside, above = plots._without_far_ones(rows)
+    inside, above = figures._without_far_ones(rows)
     assert above == {"straight_through": 141.0}
     assert set(inside["estimator"]) == {"direct", "rebar", "arm"}
-    inside, above = plots._without_far_ones(inside)
+    inside, above = figures._without_far_ones(inside)
     assert above == {}
 
 
 def test_digest_of_figure6_sees_epochs() -> None:
     rows = runs("figure6", [(30, 2)])
     more = rows.assign(epochs=rows["epochs"] + 1)
-    assert plots.digest("figure6", runs=rows, paper=PAPER) != plots.digest("figure6", runs=more, paper=PAPER)
+    assert figures.digest("figure6", runs=rows, paper=PAPER) != figures.digest("figure6", runs=more, paper=PAPER)
 
 
 def test_curve_without_values_draws_nothing() -> None:
@@ -136,7 +138,7 @@ def test_dots_show_mean_interval_and_published_value() -> None:
 
 
 def test_figure2_has_a_panel_per_protocol_and_per_size() -> None:
-    figure = plots.draw_figure2(RUNS, curves(RUNS), PAPER)
+    figure = figures.draw_figure2(RUNS, curves(RUNS), PAPER)
     titles = [axes.get_title(loc="left") for axes in figure.get_axes()]
     assert titles == ["20×2, as released", "20×2, as written", "20×10", "20×2", "1×40"]
     released = figure.get_axes()[0]
@@ -149,7 +151,7 @@ def test_figure2_has_a_panel_per_protocol_and_per_size() -> None:
 def test_figure5_follows_epochs_and_minutes() -> None:
     """A run of 300 seconds and 50 epochs takes 0.1 minutes an epoch."""
     timed = RUNS.assign(seconds=300.0, epochs=50)
-    figure = plots.draw_figure5(timed, curves(RUNS))
+    figure = figures.draw_figure5(timed, curves(RUNS))
     titles = [axes.get_title(loc="left") for axes in figure.get_axes()]
     assert [title for title in titles if title][:2] == ["20×2, as released", "20×2, as written"]
     left, right = figure.get_axes()[:2]
@@ -160,7 +162,7 @@ def test_figure5_follows_epochs_and_minutes() -> None:
 def test_figure5_has_the_mean_time_of_seeds_that_were_trained_in_separate_runs() -> None:
     """200, 300 and 400 seconds for 50 epochs, none for a seed that diverged: 0.1 minutes an epoch, and every seed."""
     timed = RUNS.assign(seconds=200.0 + 100 * RUNS["seed"], epochs=50)
-    left, right = plots.draw_figure5(timed, curves(RUNS)).get_axes()[:2]
+    left, right = figures.draw_figure5(timed, curves(RUNS)).get_axes()[:2]
     np.testing.assert_allclose(right.lines[0].get_xdata(), 0.1 * np.arange(1, 13))
     np.testing.assert_allclose(right.lines[0].get_ydata(), left.lines[0].get_ydata())
     assert len(right.collections[0].get_paths()[0].vertices) == len(left.collections[0].get_paths()[0].vertices)
@@ -168,13 +170,13 @@ def test_figure5_has_the_mean_time_of_seeds_that_were_trained_in_separate_runs()
 
 def test_figure5_shows_runs_without_the_name_of_a_protocol() -> None:
     rows = RUNS[RUNS["protocol"] == "as written"].assign(seconds=300.0, epochs=50, protocol=None)
-    axes = plots.draw_figure5(rows, curves(rows)).get_axes()
+    axes = figures.draw_figure5(rows, curves(rows)).get_axes()
     assert [panel.get_title(loc="left") for panel in axes] == ["20×2", "", "20×10", ""]
 
 
 def test_section61_sets_product_spaces_against_joint_variables() -> None:
     rows = runs("section61", [(6, 2), (3, 2), (1, 8), (1, 64)])
-    first, second = plots.draw_section61(rows, PAIRS).get_axes()
+    first, second = figures.draw_section61(rows, PAIRS).get_axes()
     labels = [label.get_text().split(",")[0] for label in first.get_yticklabels()]
     assert list(dict.fromkeys(labels)) == ["1×8", "3×2"]
     assert second.get_title(loc="left") == "1×64 joint variable, 6×2 product space"
@@ -184,9 +186,9 @@ def test_section61_sets_product_spaces_against_joint_variables() -> None:
 def test_texts_do_not_overlap(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if name.startswith("figure2"):
         rows = RUNS if name == "figure2" else RUNS.assign(test_bound=145.64 + 0.01 * RUNS["seed"])
-        figure = plots.draw_figure2(rows, curves(rows), PAPER)
+        figure = figures.draw_figure2(rows, curves(rows), PAPER)
     else:
-        figure = plots.draw_section61(runs("section61", [(1, 8), (3, 2), (1, 64), (6, 2)]), PAIRS)
+        figure = figures.draw_section61(runs("section61", [(1, 8), (3, 2), (1, 64), (6, 2)]), PAIRS)
     figure.draw_without_rendering()
     boxes = {}
 
@@ -203,37 +205,37 @@ def test_texts_do_not_overlap(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_file_is_a_function_of_its_data(tmp_path: Path) -> None:
     one, two, three = (tmp_path / name for name in ("one.svg", "two.svg", "three.svg"))
-    plots.figure2(RUNS, curves(RUNS), PAPER, one)
+    figures.figure2(RUNS, curves(RUNS), PAPER, one)
     data = one.read_bytes()
     for _ in range(4):
-        plots.figure2(RUNS, curves(RUNS), PAPER, one)
+        figures.figure2(RUNS, curves(RUNS), PAPER, one)
         assert one.read_bytes() == data
-    plots.figure2(RUNS.sample(frac=1, random_state=0), curves(RUNS), PAPER, two)
+    figures.figure2(RUNS.sample(frac=1, random_state=0), curves(RUNS), PAPER, two)
     assert one.read_bytes() == two.read_bytes()
     assert "<dc:date>" not in one.read_text()
-    plots.section61(runs("section61", [(1, 8)]), PAIRS, three)
+    figures.section61(runs("section61", [(1, 8)]), PAIRS, three)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.svg", "three.svg", "two.svg"]
 
 
 def test_digest_sees_values_and_nothing_else() -> None:
-    code = plots.digest("figure2", runs=RUNS, paper=PAPER)
-    assert code == plots.digest("figure2", runs=RUNS[::-1].assign(seconds=1.0), paper=PAPER)
+    code = figures.digest("figure2", runs=RUNS, paper=PAPER)
+    assert code == figures.digest("figure2", runs=RUNS[::-1].assign(seconds=1.0), paper=PAPER)
     changed = RUNS.assign(test_bound=RUNS["test_bound"].where(RUNS.index != 4, 99.0))
-    assert code != plots.digest("figure2", runs=changed, paper=PAPER)
+    assert code != figures.digest("figure2", runs=changed, paper=PAPER)
 
 
 def test_broken_curves_are_named(tmp_path: Path) -> None:
     doubled = pd.concat([curves(RUNS), curves(RUNS)])
     with pytest.raises(UsageError, match=r"curves.csv: .*occurs twice"):
-        plots.figure2(RUNS, doubled, PAPER, tmp_path / "f.svg")
+        figures.figure2(RUNS, doubled, PAPER, tmp_path / "f.svg")
     with pytest.raises(UsageError, match=r"curves.csv: missing column epoch"):
-        plots.figure2(RUNS, curves(RUNS).drop(columns="epoch"), PAPER, tmp_path / "f.svg")
+        figures.figure2(RUNS, curves(RUNS).drop(columns="epoch"), PAPER, tmp_path / "f.svg")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2], ids=["all done", "one panel diverged", "all diverged"])
 @pytest.mark.parametrize("sizes", [[(4, 2)], [(4, 2), (20, 2)]], ids=["no panel of the paper's", "one of them"])
-@pytest.mark.parametrize("table", plots.FIGURES)
+@pytest.mark.parametrize("table", figures.FIGURES)
 def test_whatever_a_sweep_gives_is_drawn(table: str, sizes: list[tuple[int, int]], lost: int, tmp_path: Path) -> None:
     """Sizes that the paper lacks, one seed and one epoch, and cells without a seed that finished."""
     rows = runs(table, sizes, 1).assign(decoder_evaluations=1, seconds=1.0, validation_bound=100.0)
@@ -245,8 +247,8 @@ def test_whatever_a_sweep_gives_is_drawn(table: str, sizes: list[tuple[int, int]
     points = curves(rows.drop(columns="decoder_evaluations"), 1)
     if TABLES[table].curves:
         frames["curves"] = points
-    names = {table: plots.FIGURES[table]} | {name: draw for name, (draw, _) in plots.BESIDE.get(table, {}).items()}
+    names = {table: figures.FIGURES[table]} | {name: draw for name, (draw, _) in figures.BESIDE.get(table, {}).items()}
     for name, draw in names.items():
         draw(**frames, path=tmp_path / f"{name}.svg")
         assert (tmp_path / f"{name}.svg").read_text(encoding="utf-8").endswith("</svg>\n")
-    assert page_charts.charts(table, points, rows) == [] or lost < 2
+    assert charts.charts(table, points, rows) == [] or lost < 2

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from argmax_vae.report import TABLES
+from argmax_vae.report.records import TABLES
 
 PAPER = Path(__file__).parents[2] / "results" / "paper"
 

@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from argmax_vae.errors import UsageError
-from argmax_vae.report import semi_supervised
-from argmax_vae.report.semi_supervised import (
+from argmax_vae.report import labels
+from argmax_vae.report.labels import (
     CONSTANT,
     FIGURES,
     RELEASED,
@@ -214,9 +214,9 @@ def test_runs_without_the_name_of_a_protocol_are_shown(results: Path) -> None:
 def test_what_cannot_be_tabulated_is_named(change, problem: str, results: Path) -> None:
     change(example()).to_csv(results / "runs.csv", index=False)
     with pytest.raises(UsageError, match=problem):
-        semi_supervised.rendered("figure3", results, "md")
+        labels.rendered("figure3", results, "md")
 
 
 def test_unknown_format(results: Path) -> None:
     with pytest.raises(UsageError, match="format=html: unknown"):
-        semi_supervised.rendered("figure3", results, "html")
+        labels.rendered("figure3", results, "html")

@@ -8,13 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from argmax_vae.report.statistics import (
-    holm,
-    mean_interval,
-    paired_difference,
-    paired_t_p_value,
-    sign_flip_p_value,
-)
+from argmax_vae.statistics import holm, mean_interval, paired_difference, paired_t_p_value, sign_flip_p_value
 
 
 def test_three_values_by_hand() -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from argmax_vae.report.style import STYLES, escape, markdown, rank, style
+from argmax_vae.markup import escape, markdown
+from argmax_vae.report.style import STYLES, rank, style
 
 
 def luminance(color: str) -> float:

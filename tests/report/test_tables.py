@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from argmax_vae.errors import UsageError
-from argmax_vae.report import TABLES, read, read_inputs
+from argmax_vae.report.records import TABLES, read, read_inputs
 from argmax_vae.report.tables import build, check, render, write
 
 COMMON = {
@@ -300,7 +300,7 @@ def test_definitions_name_columns_of_the_files_of_record(name: str) -> None:
 
 def test_loads_nothing_heavy() -> None:
     code = (
-        "import sys, argmax_vae.report.tables, argmax_vae.report.plots; "
+        "import sys, argmax_vae.report.tables, argmax_vae.report.figures; "
         "heavy = {'torch', 'pytorch_lightning', 'lightning', 'hydra', 'omegaconf', 'matplotlib'}; "
         "print(sorted(heavy & set(sys.modules)))"
     )

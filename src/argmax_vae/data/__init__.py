@@ -5,7 +5,8 @@ Importing this package loads neither torchvision nor Pillow nor scikit-learn: th
 
 from argmax_vae.data.binarization import BINARIZATIONS, fixed_sample, prepare, threshold
 from argmax_vae.data.celeba import ATTRIBUTES, combination_names
-from argmax_vae.data.datasets import DATASETS, Dataset, Images, is_present, load_dataset
+from argmax_vae.data.datasets import DATASETS, is_present, load_dataset
+from argmax_vae.data.images import Dataset, Images
 
 __all__ = [
     "ATTRIBUTES",

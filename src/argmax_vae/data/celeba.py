@@ -30,10 +30,10 @@ import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 
-from argmax_vae.data.datasets import POINT_TO_FILES, Dataset, Images, one_line, read_npy
+from argmax_vae.data.images import POINT_TO_FILES, Dataset, Images, one_line
+from argmax_vae.data.mnist import read_npy
 from argmax_vae.errors import UsageError
-from argmax_vae.files import write_atomic
-from argmax_vae.native import cache_directory, is_own
+from argmax_vae.files import cache_directory, is_own, write_atomic
 
 logger = logging.getLogger(__name__)
 

@@ -14,11 +14,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from argmax_vae.checks import require_count, require_one_of
-from argmax_vae.errors import UsageError
+from argmax_vae.errors import UsageError, require_count, require_one_of
+from argmax_vae.estimators.schedules import Schedule
 from argmax_vae.latents import gumbel_from_uniform, sample_codes
 from argmax_vae.randomness import NoiseSource
-from argmax_vae.schedules import Schedule
 
 Logits = Float[Tensor, "*leading n k"]
 Codes = Float[Tensor, "samples *leading n k"]

@@ -13,8 +13,8 @@ leaves the limit unchanged.
 from dataclasses import dataclass, field
 
 from argmax_vae.estimators.base import Codes, FromLosses, Logits, Noise, SampledConfig, Scheduled
+from argmax_vae.estimators.schedules import Constant, Schedule
 from argmax_vae.latents import gumbel_from_uniform, one_hot_argmax
-from argmax_vae.schedules import Constant, Schedule
 
 DIRECTIONS = ("toward", "away", "symmetric")
 

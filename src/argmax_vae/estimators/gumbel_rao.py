@@ -9,9 +9,9 @@ large, and the decoder is evaluated once per image whatever R is.
 from dataclasses import dataclass, field
 
 from argmax_vae.estimators.base import Codes, EstimatorConfig, Logits, Noise, Pathwise, Scheduled, decoded_as
+from argmax_vae.estimators.schedules import Constant, Schedule
 from argmax_vae.latents import conditional_gumbel_scores, gumbel_from_uniform, sample_codes
 from argmax_vae.randomness import NoiseSource
-from argmax_vae.schedules import Constant, Schedule
 
 
 @dataclass

@@ -9,8 +9,8 @@ as that with respect to y.
 from dataclasses import dataclass, field
 
 from argmax_vae.estimators.base import CodeLoss, Estimate, Estimator, Logits, Noise, SampledConfig, Step, decoded_as
+from argmax_vae.estimators.schedules import Constant, Schedule
 from argmax_vae.latents import exp_concrete_sample, gumbel_from_uniform, one_hot_argmax
-from argmax_vae.schedules import Constant, Schedule
 
 
 @dataclass

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from argmax_vae.checks import require_finite, require_positive
+from argmax_vae.errors import require_finite, require_positive
 from argmax_vae.estimators.base import CodeLoss, Estimate, Estimator, EstimatorConfig, with_gradient
 from argmax_vae.latents import (
     binary_codes,

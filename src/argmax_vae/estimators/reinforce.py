@@ -14,8 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from argmax_vae.checks import require_fraction
-from argmax_vae.errors import UsageError
+from argmax_vae.errors import UsageError, require_fraction
 from argmax_vae.estimators.base import Codes, FromLosses, Logits, Losses, Noise, SampledConfig, Scheduled
 
 BASELINES = ("leave_one_out", "moving_average", "none")

@@ -11,8 +11,8 @@ Cost: one decoder evaluation per image and sample.
 from dataclasses import dataclass, field
 
 from argmax_vae.estimators.base import Codes, Logits, Noise, Pathwise, SampledConfig, Scheduled, decoded_as
+from argmax_vae.estimators.schedules import Constant, Schedule
 from argmax_vae.latents import gumbel_from_uniform, sample_codes
-from argmax_vae.schedules import Constant, Schedule
 
 
 def constant_one() -> Schedule:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from argmax_vae.checks import require_sizes
+from argmax_vae.errors import require_sizes
 from argmax_vae.estimators.base import CodeLoss
 from argmax_vae.estimators.rebar import Parameters, Rebar, RebarConfig
 from argmax_vae.randomness import generator_for

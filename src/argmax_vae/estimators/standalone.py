@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from argmax_vae.candidates import dense
 from argmax_vae.errors import UsageError
-from argmax_vae.estimators import ESTIMATORS, Estimate, Estimator
-from argmax_vae.estimators.base import CodeLoss, Logits, Noise, schedule_names
-from argmax_vae.schedules import Constant
+from argmax_vae.estimators import ESTIMATORS
+from argmax_vae.estimators.base import CodeLoss, Estimate, Estimator, Logits, Noise, schedule_names
+from argmax_vae.estimators.schedules import Constant
+from argmax_vae.latents import dense
 
 PlainLoss = Callable[[Tensor], Tensor]
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from argmax_vae.errors import UsageError
-from argmax_vae.report import require
-from argmax_vae.report.statistics import mean_interval
+from argmax_vae.report.records import require
+from argmax_vae.statistics import mean_interval
 
 
 def budget_of(cells: Sequence[pd.DataFrame]) -> float:

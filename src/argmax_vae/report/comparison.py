@@ -11,9 +11,9 @@ import pandas as pd
 
 from argmax_vae.errors import UsageError
 from argmax_vae.report.drawing import figure_settings, save
-from argmax_vae.report.statistics import Interval, mean_interval, paired_difference, sign_flip_p_value
 from argmax_vae.report.style import style
-from argmax_vae.runs import NOT_IDENTITY, RunDirectory
+from argmax_vae.runs.directory import NOT_IDENTITY, RunDirectory
+from argmax_vae.statistics import Interval, mean_interval, paired_difference, sign_flip_p_value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

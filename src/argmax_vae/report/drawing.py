@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 
 from argmax_vae.files import write_text
-from argmax_vae.report.statistics import mean_interval
 from argmax_vae.report.style import Style
+from argmax_vae.statistics import mean_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

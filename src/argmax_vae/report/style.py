@@ -6,9 +6,10 @@ marker of its own, and two estimators of similar luminance differ in line style,
 
 from __future__ import annotations
 
-import re
 import zlib
 from typing import NamedTuple
+
+from argmax_vae.markup import _TEX
 
 LineStyle = str | tuple[int, tuple[float, ...]]
 
@@ -76,7 +77,6 @@ def rank(estimator: str) -> tuple[int, str]:
     return (names.index(estimator) if estimator in STYLES else len(names), estimator)
 
 
-_TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _TEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 _TEX |= {
     "×": r"$\times$",
@@ -89,22 +89,3 @@ _TEX |= {
     "≤": r"$\leq$",
 }
 _TEX |= {"ε": r"$\varepsilon$", "τ": r"$\tau$", "θ": r"$\theta$"}
-
-
-def escape(text: str) -> str:
-    """The text as LaTeX: special characters escaped, mathematical signs as commands."""
-    return "".join(_TEX.get(character, character) for character in text)
-
-
-_MARKDOWN = re.compile(r"(?P<entity>&(?=[#A-Za-z]))|(?P<tag><(?=\S))|[|`]|(?<=\])[(\[]")
-
-
-def markdown(text: str) -> str:
-    """The text in Markdown, in one line: nothing in it is HTML, code, a link or the border of a cell."""
-    names = {"entity": "&amp;", "tag": "&lt;", None: r"\\\g<0>"}
-    return _MARKDOWN.sub(lambda found: found.expand(names[found.lastgroup]), one_line(text))
-
-
-def one_line(text: str) -> str:
-    """The text without line breaks, which would end a comment or a row of a table."""
-    return " ".join(text.splitlines())

@@ -18,10 +18,11 @@ import pandas as pd
 
 from argmax_vae.errors import UsageError
 from argmax_vae.files import csv_text, write_text
-from argmax_vae.report import TABLES, Table, definition, read_inputs, require
+from argmax_vae.markup import escape, markdown
 from argmax_vae.report.budgets import at_equal_evaluations
-from argmax_vae.report.statistics import holm, mean_interval, paired_t_p_value, sign_flip_p_value
-from argmax_vae.report.style import escape, markdown, rank, style
+from argmax_vae.report.records import TABLES, Table, definition, read_inputs, require
+from argmax_vae.report.style import rank, style
+from argmax_vae.statistics import holm, mean_interval, paired_t_p_value, sign_flip_p_value
 
 __all__ = ["BEST", "FORMATS", "MISSING", "TABLES", "build", "caption", "cells", "check", "render", "rendered", "write"]
 
@@ -360,18 +361,18 @@ def write(name: str, results: Path) -> list[Path]:
     Raises:
         UsageError: an unknown table, a missing file or column, or cells that :func:`build` refuses.
     """
-    from argmax_vae.report import plots
+    from argmax_vae.report import figures
 
     frames = read_inputs(name, results)
     table = build(name, **frames)
     texts = {results / f"{name}.{format}": render(name, table, format) for format in FORMATS}
-    figures = {results / f"{name}.svg": plots.FIGURES[name]}
-    figures |= {results / f"{other}.svg": draw for other, (draw, _) in plots.BESIDE.get(name, {}).items()}
-    for path, draw in figures.items():
+    drawn = {results / f"{name}.svg": figures.FIGURES[name]}
+    drawn |= {results / f"{other}.svg": draw for other, (draw, _) in figures.BESIDE.get(name, {}).items()}
+    for path, draw in drawn.items():
         draw(**frames, path=path)
     for path, text in texts.items():
         write_text(path, text)
-    return [*figures, *texts]
+    return [*drawn, *texts]
 
 
 def check(name: str, results: Path) -> list[str]:
@@ -383,13 +384,13 @@ def check(name: str, results: Path) -> list[str]:
     Raises:
         UsageError: as for :func:`write`; a committed file that is missing is a difference, no error.
     """
-    from argmax_vae.report import plots
+    from argmax_vae.report import figures
 
     frames: dict[str, Any] = read_inputs(name, results)
     table = build(name, **frames)
     lines = []
-    for other, (_, more) in plots.BESIDE.get(name, {}).items():
-        path, drawn = results / f"{other}.svg", plots.digest(name, more=more, **frames)
+    for other, (_, more) in figures.BESIDE.get(name, {}).items():
+        path, drawn = results / f"{other}.svg", figures.digest(name, more=more, **frames)
         if not path.exists() or drawn not in path.read_text(encoding="utf-8"):
             lines.append(f"{path}: missing, or draws other data than the files of record")
     for format in (*FORMATS, "svg"):
@@ -397,7 +398,7 @@ def check(name: str, results: Path) -> list[str]:
         if not path.exists():
             lines.append(f"{path}: missing; write it with: {definition(name).commands[-1]}")
         elif format == "svg":
-            digest = plots.digest(name, **frames)
+            digest = figures.digest(name, **frames)
             if digest not in path.read_text(encoding="utf-8"):
                 lines.append(f"{path}: draws other data than the files of record ({digest} expected)")
         else:

@@ -1,0 +1,1 @@
+"""Configurations: their schema, their composition by Hydra, and the launchers of sweeps."""

@@ -1,0 +1,221 @@
+"""From a primary config and overrides to checked configurations, by Hydra and OmegaConf."""
+
+import copy
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
+
+from argmax_vae.config import launchers
+from argmax_vae.config.messages import one_line_errors, refused_value, unknown_key
+from argmax_vae.config.options import config_directory, groups, nearest, primary_configs
+from argmax_vae.config.overrides import (
+    LARGEST_SWEEP,
+    NO_EXPERIMENT,
+    SEARCH_PATH,
+    comes_before_values,
+    expand,
+    is_value,
+    parse,
+    search_path,
+)
+from argmax_vae.config.schema import DATA, MODELS, Config
+from argmax_vae.config.stored import home_of, start, text
+from argmax_vae.errors import UsageError
+from argmax_vae.estimators import ESTIMATORS
+from argmax_vae.estimators.schedules import SCHEDULES, Schedule
+
+
+class Composer:
+    """Composes configurations of one primary config inside `hydra.initialize_config_dir`.
+
+    Hydra composes what groups select, and sets the values of keys `section.key` afterwards. So that the configurations
+    of a sweep need the first part once, it is kept, and its copies get their values here, by Hydra's own function.
+    """
+
+    def __init__(self, config_name: str) -> None:
+        self.config_name = config_name
+        self.parser = OverridesParser.create()
+        self.kept: dict[tuple[str, ...], tuple[DictConfig, dict[str, str]]] = {}
+
+    def sweep(self, overrides: Sequence[str]) -> dict[str, str]:
+        """The sweep that the primary config has of its own: values by key. Raises UsageError."""
+        parsed = [self.parser.parse_override(override) for override in overrides if override != NO_EXPERIMENT]
+        return self.selected([override for override in parsed if not is_value(override)])[1]
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The configuration that overrides without sweeps select. Raises UsageError."""
+        parsed = [self.parser.parse_override(override) for override in overrides]
+        values = [override for override in parsed if is_value(override)]
+        others = [override for override in parsed if not is_value(override)]
+        if not all(comes_before_values(override) for override in others):
+            values, others = [], parsed
+        composed = copy.deepcopy(self.selected(others)[0])
+        for override in values:
+            try:
+                ConfigLoaderImpl._apply_overrides_to_config([override], composed)
+            except Exception as error:
+                raise UsageError(refused_value(override, composed, error)) from None
+        return composed
+
+    def selected(self, overrides: Sequence[Override]) -> tuple[DictConfig, dict[str, str]]:
+        """What Hydra composes, without its own section, and the sweep in that. Raises UsageError."""
+        key = tuple(str(override.input_line) for override in overrides)
+        if key not in self.kept:
+            with one_line_errors(key):
+                composed = compose(self.config_name, list(key), return_hydra_config=True)
+                params = {str(name): str(values) for name, values in (composed.hydra.sweeper.params or {}).items()}
+                with open_dict(composed):
+                    del composed["hydra"]
+            self.kept[key] = composed, params
+        return self.kept[key]
+
+
+REGISTERED: dict[tuple[Any, str], type] = {}
+"""What is in Hydra's store already, by group and name."""
+
+
+def register() -> None:
+    """Put the schema into Hydra's store: `schema` for a run, `schema_NAME` for each estimator, schedule and so on."""
+    launchers.register_resolvers()
+    kinds: list[tuple[Any, str, type]] = [(None, "schema", Config)]
+    kinds += [("estimator", f"schema_{name}", estimator.config_class) for name, estimator in ESTIMATORS.items()]
+    for group, options in (("model", MODELS), ("data", DATA), ("schedule", SCHEDULES)):
+        kinds += [(group, f"schema_{name}", kind) for name, kind in options.items()]
+    for group, name, kind in kinds:
+        if REGISTERED.get((group, name)) is not kind:
+            node = OmegaConf.structured(kind)
+            for inner in fields(kind):
+                if inner.type is Schedule:
+                    node[inner.name] = MISSING
+            ConfigStore.instance().store(group=group, name=name, node=node)
+            REGISTERED[group, name] = kind
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One configuration of a sweep: the overrides that select it, as an object and as a plain dict.
+
+    `home`, `config_name`: the directory and the name of the primary config that the overrides are of.
+    """
+
+    overrides: tuple[str, ...]
+    config: Config
+    plain: dict[str, Any]
+    home: Path = field(default_factory=config_directory)
+    config_name: str = "train"
+
+
+def to_config(composed: DictConfig) -> Config:
+    """The checked configuration object. Raises UsageError for a value of the wrong type or out of range."""
+    with one_line_errors(()):
+        for name, value in composed.estimator.items_ex(resolve=False):
+            check_schedule(f"estimator.{name}", value)
+        config = OmegaConf.to_object(composed)
+        given = leaves(to_plain(composed))
+    assert isinstance(config, Config)
+    known = leaves(asdict(config))
+    for key in sorted(given - known):
+        raise UsageError(unknown_key(key, composed))
+    for key in sorted(known - given):
+        raise UsageError(f"key {key!r} cannot be removed, only set: {key}=VALUE")
+    return config
+
+
+def check_schedule(key: str, value: Any) -> None:
+    """Raise UsageError, naming the key, when the schedule there has a value out of range: it does not know its own."""
+    if isinstance(value, DictConfig):
+        try:
+            OmegaConf.to_object(value)
+        except UsageError as error:
+            raise UsageError(f"{key}.{error}") from None
+
+
+def leaves(plain: Mapping[str, Any], prefix: str = "") -> set[str]:
+    """The dotted keys of nested dicts; an empty one is a value."""
+    found = set()
+    for key, value in plain.items():
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}"}
+    return found
+
+
+def to_plain(composed: DictConfig) -> dict[str, Any]:
+    """The configuration as dicts, lists, strings and numbers, interpolations resolved."""
+    plain = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def as_yaml(plain: Mapping[str, Any]) -> str:
+    """A configuration that `to_plain` gave, as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.create(dict(plain)))
+
+
+def cells(config_name: str, overrides: Sequence[str], composer: Composer | None = None) -> list[Cell]:
+    """Every configuration that a primary config and overrides select, sweeps expanded, all of them checked.
+
+    `config_name` may also be the path of a run or of a yaml file, as in `stored.start`; `composer`: one of an earlier
+    call for the same config, which keeps what it composed. Raises UsageError in one line
+    for an unknown config, group option or key, and for a bad value.
+    """
+    config_name, overrides = start(config_name, overrides)
+    register()
+    parser = OverridesParser.create()
+    parsed = parse(parser, overrides)
+    directories = search_path(parsed)
+    home = home_of(config_name, directories)
+    if home != config_directory():
+        places = text([str(place.absolute()) for place in (config_directory(), *directories)])
+        others = [each for each in parsed if each.key_or_group != SEARCH_PATH]
+        parsed = [parser.parse_override(f"{SEARCH_PATH}={places}"), *others]
+    allowed, options = primary_configs(directories), groups(directories)
+    if config_name not in allowed:
+        raise UsageError(
+            f"no config named {config_name!r}{nearest(config_name, allowed)}; there are {', '.join(allowed)}"
+        )
+    with initialize_config_dir(str(home.absolute()), version_base="1.3"):
+        composer = composer or Composer(config_name)
+        choices = [expand(parser, override, options) for override in parsed]
+        given = {override.key_or_group for override in parsed}
+        params = composer.sweep([values[0] for values in choices if len(values) == 1])
+        swept = [f"{key}={values}" for key, values in params.items() if key not in given]
+        choices = [*(expand(parser, override, options) for override in parse(parser, swept)), *choices]
+        number = math.prod(map(len, choices))
+        if number > LARGEST_SWEEP:
+            raise UsageError(f"these overrides select {number} runs; a sweep has at most {LARGEST_SWEEP}")
+        found = [checked(composer, combination) for combination in itertools.product(*choices)]
+    return [replace(cell, home=home, config_name=config_name) for cell in found]
+
+
+def checked(composer: Composer, overrides: tuple[str, ...]) -> Cell:
+    """The configuration that overrides without sweeps select. Raises UsageError as `cells` does."""
+    overrides = tuple(override for override in overrides if override != NO_EXPERIMENT)
+    composed = composer.compose(overrides)
+    if OmegaConf.get_type(composed) is not Config:
+        name = composer.config_name
+        raise UsageError(f"config {name} is none of a run: let its defaults start with `- train`, or give a run's own")
+    config = to_config(composed)
+    for override in map(composer.parser.parse_override, overrides):
+        check_kind(config, override)
+    return Cell(overrides, config, to_plain(composed) | {"paths": asdict(config.paths)})
+
+
+def check_kind(config: Config, override: Override) -> None:
+    """Raise UsageError for a number in the place of true or false, or the other way round: OmegaConf converts them."""
+    value: Any = config
+    for name in override.key_or_group.split("."):
+        value = getattr(value, name, None)
+    given = override.value()
+    if isinstance(value, bool) and isinstance(given, int | float) and not isinstance(given, bool):
+        raise UsageError(f"{override.input_line}: must be true or false")
+    if isinstance(value, str) and isinstance(given, bool):
+        raise UsageError(f"{override.input_line}: must be text, not {str(given).lower()}")

@@ -1,0 +1,1 @@
+"""Bias, spread and cost of every estimator at fixed parameters."""

@@ -1,0 +1,26 @@
+"""Text as LaTeX and as Markdown."""
+
+from __future__ import annotations
+
+import re
+
+_TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+
+
+def escape(text: str) -> str:
+    """The text as LaTeX: special characters escaped, mathematical signs as commands."""
+    return "".join(_TEX.get(character, character) for character in text)
+
+
+_MARKDOWN = re.compile(r"(?P<entity>&(?=[#A-Za-z]))|(?P<tag><(?=\S))|[|`]|(?<=\])[(\[]")
+
+
+def markdown(text: str) -> str:
+    """The text in Markdown, in one line: nothing in it is HTML, code, a link or the border of a cell."""
+    names = {"entity": "&amp;", "tag": "&lt;", None: r"\\\g<0>"}
+    return _MARKDOWN.sub(lambda found: found.expand(names[found.lastgroup]), one_line(text))
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks, which would end a comment or a row of a table."""
+    return " ".join(text.splitlines())

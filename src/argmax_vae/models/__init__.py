@@ -1,0 +1,1 @@
+"""Networks, likelihoods, and θ(x, z) as estimators may ask for it."""

@@ -1,0 +1,376 @@
+"""The figures of tables over seeds: bounds over epochs, and dots with intervals beside the published values.
+
+An SVG file carries a digest of its data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from argmax_vae.errors import UsageError
+from argmax_vae.report.drawing import Dot, bars_within, curve_with_band, dot_panels, figure_settings, save
+from argmax_vae.report.records import definition, require
+from argmax_vae.report.style import rank, style
+from argmax_vae.report.tables import build
+from argmax_vae.statistics import mean_interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+CURVE_SIZE = (20, 2)
+"""The (n, k) whose test bound Figure 2 follows over the epochs."""
+
+FIGURE5_SIZES = ((20, 2), (20, 10))
+"""The (n, k) that the paper's Figure 5 follows over the epochs."""
+
+_DRAWN = {
+    "runs": ["table", "protocol", "n", "k", "estimator", "seed", "status", "test_bound"],
+    "curves": ["table", "protocol", "n", "k", "estimator", "seed", "epoch", "test_bound"],
+    "paper": ["n", "k", "estimator", "metric", "value"],
+}
+_ALSO_DRAWN = {"estimators": ["decoder_evaluations"], "figure6": ["epochs"]}
+"""Further columns of ``runs`` that the figure of a table depends on."""
+
+
+def digest(name: str, *, more: Sequence[str] = (), **frames: pd.DataFrame) -> str:
+    """Fingerprint of the data that a figure draws: the raw rows, independent of their order.
+
+    Args:
+        name: key of :data:`argmax_vae.report.TABLES`.
+        more: further columns of ``runs`` that it draws.
+        frames: ``runs`` and ``paper``, and ``curves`` where the figure draws them.
+
+    Raises:
+        UsageError: a missing column.
+    """
+    code = hashlib.sha256()
+    for key in sorted(frames):
+        frame, columns = frames[key], list(_DRAWN[key])
+        if key == "runs":
+            columns += [*more, *_ALSO_DRAWN.get(name, [])]
+        require(frame, columns, f"{key}.csv" if key != "paper" else definition(name).paper)
+        rows = frame[frame["table"] == name] if "table" in columns else frame
+        lines = rows[columns].to_csv(index=False, header=False, lineterminator="\n").splitlines()
+        code.update("\n".join([key, *sorted(lines)]).encode())
+    return f"sha256:{code.hexdigest()}"
+
+
+def figure2(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFrame, path: Path) -> None:
+    """Write Figure 2 as SVG: test bound over epochs for 20×2 (left), final test bounds of all cells (right).
+
+    The curves' axis is cut to the range that they have after the first tenth of the epochs.
+
+    Args:
+        runs: as for :func:`argmax_vae.report.tables.build`.
+        curves: a row per seed and epoch, with the columns of ``results/curves.csv``; seeds that are not done
+            in ``runs`` are left out, as they are from the table.
+        paper: published values.
+        path: the SVG file to replace.
+
+    Raises:
+        UsageError: a missing column, or cells that the table refuses.
+    """
+    code = digest("figure2", runs=runs, curves=curves, paper=paper)
+    save(draw_figure2(runs, curves, paper), path, code)
+
+
+def section61(runs: pd.DataFrame, paper: pd.DataFrame, path: Path) -> None:
+    """Write the figure of section 6.1 as SVG: product spaces against one joint variable with as many codes.
+
+    Arguments and errors are those of :func:`figure2`.
+    """
+    code = digest("section61", runs=runs, paper=paper)
+    save(draw_section61(runs, paper), path, code)
+
+
+def estimators(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFrame, path: Path) -> None:
+    """Write the comparison of all estimators as SVG: test bound over epochs and over decoder evaluations.
+
+    Arguments and errors are those of :func:`figure2`.
+    """
+    code = digest("estimators", runs=runs, curves=curves, paper=paper)
+    save(draw_estimators(runs, curves, paper), path, code)
+
+
+def figure5(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFrame, path: Path) -> None:
+    """Write Figure 5 as SVG: test bound of every estimator of Figure 2 over epochs and over seconds of training.
+
+    Arguments and errors are those of :func:`figure2`.
+    """
+    code = digest("figure2", more=("seconds", "epochs"), runs=runs, curves=curves, paper=paper)
+    save(draw_figure5(runs, curves), path, code)
+
+
+def figure6(runs: pd.DataFrame, paper: pd.DataFrame, path: Path) -> None:
+    """Write Figure 6 as SVG: deep networks, test bound by shape n×k, and paired differences to direct optimization.
+
+    Arguments and errors are those of :func:`figure2`.
+    """
+    code = digest("figure6", runs=runs, paper=paper)
+    save(draw_figure6(runs, paper), path, code)
+
+
+BESIDE: dict[str, dict[str, tuple[Callable[..., None], tuple[str, ...]]]] = {
+    "figure2": {"figure5": (figure5, ("seconds", "epochs"))}
+}
+"""Further figures that are written with a table, and the columns of ``runs.csv`` that they draw besides."""
+
+FIGURES: dict[str, Callable[..., None]] = {
+    "figure2": figure2,
+    "section61": section61,
+    "estimators": estimators,
+    "figure6": figure6,
+}
+"""The function that writes the figure of each table; its arguments are the table's frames and a path."""
+
+
+@figure_settings()
+def draw_figure2(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFrame) -> Figure:
+    """The figure that :func:`figure2` writes."""
+    from matplotlib.figure import Figure
+
+    require(curves, _DRAWN["curves"], "curves.csv")
+    table = build("figure2", runs, paper)
+    n, k = CURVE_SIZE
+    done = runs[(runs["table"] == "figure2") & (runs["status"] == "done")]
+    key = ["protocol", "n", "k", "estimator", "seed"]
+    rows = curves[(curves["table"] == "figure2") & (curves["n"] == n) & (curves["k"] == k)]
+    if rows.duplicated([*key, "epoch"]).any():
+        raise UsageError("curves.csv: table=figure2: an epoch of a seed occurs twice; allowed: once")
+    rows = rows[np.isfinite(rows["test_bound"])].merge(done[key], on=key).fillna({"protocol": ""})
+    protocols = sorted(rows["protocol"].unique()) or [""]
+    groups = [_dots(table, [size]) for size in dict.fromkeys(zip(table["n"], table["k"], strict=True))]
+    height = 1.6 + 0.28 * sum(map(len, groups)) + 0.5 * len(groups)
+    figure = Figure(figsize=(9.6, max(4.0, height)), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.08), squeeze=False)[0]
+    panels = left.subplots(len(protocols), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    for axes, protocol in zip(panels, protocols, strict=True):
+        _panel(axes, rows[rows["protocol"] == protocol])
+        axes.set_title(f"{n}×{k}, {protocol}".removesuffix(", "), loc="left")
+    panels[-1].set_xlabel("epoch")
+    _limit_bounds(panels[0], rows)
+    sizes = dict.fromkeys(f"{a}×{b}" for a, b in zip(table["n"], table["k"], strict=True))
+    dot_panels(right, list(sizes), groups)
+    return figure
+
+
+@figure_settings()
+def draw_section61(runs: pd.DataFrame, paper: pd.DataFrame) -> Figure:
+    """The figure that :func:`section61` writes."""
+    from matplotlib.figure import Figure
+
+    table = build("section61", runs, paper)
+    sizes = definition("section61").sizes
+    pairs = [sizes[start : start + 2] for start in range(0, len(sizes), 2)]
+    titles = [f"{n}×{k} joint variable, {m}×{j} product space" for (n, k), (m, j) in pairs]
+    others = [size for size in dict.fromkeys(zip(table["n"], table["k"], strict=True)) if size not in sizes]
+    if others:
+        pairs, titles = [*pairs, tuple(others)], [*titles, "other sizes"]
+    groups = [_dots(table, pair, with_size=True) for pair in pairs]
+    height = 1.2 + 0.28 * sum(map(len, groups)) + 0.5 * len(groups)
+    figure = Figure(figsize=(7.2, height), layout="constrained")
+    dot_panels(figure, titles, groups)
+    return figure
+
+
+@figure_settings()
+def draw_estimators(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFrame) -> Figure:
+    """The figure that :func:`estimators` writes."""
+    from matplotlib.figure import Figure
+
+    table = build("estimators", runs, paper, curves)
+    done = runs[(runs["table"] == "estimators") & (runs["status"] == "done")]
+    key = ["protocol", "n", "k", "estimator", "seed"]
+    rows = curves[(curves["table"] == "estimators") & np.isfinite(curves["test_bound"])]
+    rows = rows.merge(done[[*key, "decoder_evaluations"]], on=key)
+    rows["evaluations"] = rows["epoch"] * rows["decoder_evaluations"]
+    rows = rows.fillna({"protocol": ""})
+    groups = list(rows.groupby(["n", "k", "protocol"])) or [((*definition("estimators").sizes[0], ""), rows)]
+    figure = Figure(figsize=(9.6, 4.6 * len(groups)), layout="constrained")
+    panels = figure.subplots(len(groups), 2, sharey="row", squeeze=False)
+    shown: dict[str, Any] = {}
+    for (left, right), ((n, k, protocol), chosen) in zip(panels, groups, strict=True):
+        _panel(left, chosen)
+        _panel(right, chosen, "evaluations")
+        which = f"{n}×{k} {protocol}, ".replace(" , ", ", ") if len(groups) > 1 else ""
+        left.set_title(f"{which}equal epochs", loc="left")
+        right.set_title("equal decoder evaluations", loc="left")
+        right.set_ylabel("")
+        if len(chosen):
+            right.set_xscale("log")
+            right.axvline(table["budget"].max(), color="0.5", linewidth=0.8, linestyle=":")
+        inside, above = _without_far_ones(chosen)
+        _limit_bounds(left, inside)
+        for line, (estimator, bound) in enumerate(above.items()):
+            look = style(estimator)
+            text = f"{look.label}: {bound:.1f}, above"
+            left.text(0.98, 0.97 - 0.06 * line, text, color=look.color, ha="right", va="top", transform=left.transAxes)
+        shown |= {label: line for line, label in zip(*left.get_legend_handles_labels(), strict=True)}
+        for axes in (left, right):
+            _remove_legend(axes)
+    panels[-1][0].set_xlabel("epoch")
+    panels[-1][1].set_xlabel("decoder evaluations per training image")
+    figure.legend(list(shown.values()), list(shown), loc="outside right center", frameon=False, handlelength=3.2)
+    return figure
+
+
+@figure_settings()
+def draw_figure5(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
+    """The figure that :func:`figure5` writes: a row of panels for each size of the paper's figure and protocol.
+
+    An epoch takes as long as those of the cell's seeds do on average, so that all seeds are there at every time.
+    """
+    from matplotlib.figure import Figure
+
+    require(curves, _DRAWN["curves"], "curves.csv")
+    done = runs[(runs["table"] == "figure2") & (runs["status"] == "done")].fillna({"protocol": ""})
+    done["seconds_per_epoch"] = done["seconds"].astype(float) / done["epochs"].astype(float)
+    cell = ["protocol", "n", "k", "estimator"]
+    done["seconds_per_epoch"] = done.groupby(cell)["seconds_per_epoch"].transform("mean")
+    rows = curves[(curves["table"] == "figure2") & np.isfinite(curves["test_bound"])].fillna({"protocol": ""})
+    rows = rows.merge(done[[*cell, "seed", "seconds_per_epoch"]], on=[*cell, "seed"])
+    rows["minutes"] = rows["epoch"] * rows["seconds_per_epoch"] / 60
+    groups = [
+        (size, protocol, chosen)
+        for size in FIGURE5_SIZES
+        for protocol, chosen in rows[(rows["n"] == size[0]) & (rows["k"] == size[1])].groupby("protocol")
+    ]
+    figure = Figure(figsize=(9.6, 0.6 + 2.7 * max(1, len(groups))), layout="constrained")
+    panels = figure.subplots(max(1, len(groups)), 2, squeeze=False, sharey="row")
+    nothing = (FIGURE5_SIZES[0], "", rows.iloc[:0])
+    for (left, right), ((n, k), protocol, chosen) in zip(panels, groups or [nothing], strict=True):
+        _panel(left, chosen)
+        _panel(right, chosen, "minutes")
+        _remove_legend(right)
+        right.set_ylabel("")
+        left.set_title(f"{n}×{k}, {protocol}".removesuffix(", "), loc="left")
+        _limit_bounds(left, chosen)
+    panels[-1][0].set_xlabel("epoch")
+    panels[-1][1].set_xlabel("minutes of training, all seeds at once")
+    return figure
+
+
+@figure_settings()
+def draw_figure6(runs: pd.DataFrame, paper: pd.DataFrame) -> Figure:
+    """The figure that :func:`figure6` writes: means with intervals, and every seed as a small mark.
+
+    The axes show all seeds; where some of three collapse, an interval reaches beyond them and ends in an arrow.
+    Differences are those of rows with the same protocol and number of epochs.
+    """
+    from matplotlib.figure import Figure
+
+    table = build("figure6", runs, paper)
+    done = runs[(runs["table"] == "figure6") & (runs["status"] == "done")].fillna({"protocol": ""})
+    bounds = {
+        key: cell.set_index("seed")["test_bound"]
+        for key, cell in done.groupby(["n", "k", "protocol", "epochs", "estimator"])
+    }
+    sizes = list(dict.fromkeys(zip(table["n"], table["k"], strict=True)))
+    figure = Figure(figsize=(9.6, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    shown: dict[Axes, list[pd.Series]] = {left: [], right: []}
+    drawn: list[tuple[Axes, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]] = []
+    estimators = sorted(table["estimator"].unique(), key=rank)
+    for offset, estimator in zip(np.linspace(-0.12, 0.12, len(estimators)), estimators, strict=True):
+        look = style(estimator)
+        cells = table[table["estimator"] == estimator]
+        positions = [sizes.index(size) + offset for size in zip(cells["n"], cells["k"], strict=True)]
+        bars = {"color": look.color, "marker": look.marker, "markersize": 5.5, "capsize": 3, "label": look.label}
+        means, widths = (cells[column].to_numpy(dtype=float) for column in ("test_bound", "half_width"))
+        drawn.append((left, np.array(positions), means, widths, bars | {"linestyle": look.line}))
+        small: dict[str, Any] = {"color": look.color, "marker": look.marker, "s": 10, "alpha": 0.45, "linewidths": 0}
+        differences = []
+        for (n, k, *same, name), ours in bounds.items():
+            if name != estimator:
+                continue
+            place = sizes.index((n, k)) + offset
+            left.scatter([place + 0.1] * len(ours), ours, **small)
+            shown[left].append(ours)
+            each = (ours - bounds.get((n, k, *same, "direct"), ours.iloc[:0])).dropna()
+            if estimator != "direct" and len(each):
+                interval = mean_interval(each)
+                right.scatter([place + 0.1] * len(each), each, **small)
+                shown[right].append(each)
+                differences.append((place, interval.mean, interval.half_width))
+        if differences:
+            places, *values = (np.array(column) for column in zip(*differences, strict=True))
+            drawn.append((right, places, values[0], values[1], bars | {"linestyle": ""}))
+    right.axhline(0, color="0.3", linewidth=0.8)
+    left.set_ylabel("test bound (squared error + KL)")
+    right.set_ylabel("behind direct optimization")
+    for axes in (left, right):
+        axes.set_xticks(range(len(sizes)), [f"{n}×{k}" for n, k in sizes])
+        axes.set_xlim(-0.5, len(sizes) - 0.5)
+        heights = np.concatenate([[] if shown[axes] and axes is left else [0.0], *shown[axes]])
+        axes.set_ylim(heights.min() - 0.08 * np.ptp(heights) - 1, heights.max() + 0.08 * np.ptp(heights) + 1)
+        axes.set_xlabel("shape n×k")
+        axes.grid(axis="y", color="0.9", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes, places, means, widths, bars in drawn:
+        bars_within(axes, places, means, widths, **bars)
+    left.legend(frameon=False)
+    return figure
+
+
+def _without_far_ones(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, float]]:
+    """The curves that share an axis, and the last mean bounds of estimators so far behind that they would squeeze it.
+
+    Far behind is whoever is further from the next better one than all better ones spread.
+    """
+    last = rows[rows["epoch"] == rows.groupby("estimator")["epoch"].transform("max")]
+    bounds = last.groupby("estimator")["test_bound"].mean().sort_values()
+    kept = len(bounds)
+    while kept > 2 and bounds.iloc[kept - 1] - bounds.iloc[kept - 2] > bounds.iloc[kept - 2] - bounds.iloc[0]:
+        kept -= 1
+    return rows[rows["estimator"].isin(bounds.index[:kept])], {
+        str(name): bound for name, bound in bounds.iloc[kept:].items()
+    }
+
+
+def _panel(axes: Axes, rows: pd.DataFrame, over: str = "epoch") -> None:
+    """Curves of all estimators under one protocol, over the column ``over``."""
+    for estimator in sorted(rows["estimator"].unique(), key=rank):
+        chosen = rows[rows["estimator"] == estimator]
+        curves = chosen.pivot(index=over, columns="seed", values="test_bound")
+        curve_with_band(axes, curves, style(estimator))
+    if axes.lines:
+        axes.legend(frameon=False, handlelength=3.2)
+    else:
+        axes.text(0.5, 0.5, "no curve of a finished seed", ha="center", transform=axes.transAxes)
+    axes.set_ylabel("test bound (nats)")
+    axes.grid(color="0.9", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _limit_bounds(axes: Axes, rows: pd.DataFrame) -> None:
+    """Let the axis of bounds show all but the first tenth of the epochs; nothing to do where there is no curve."""
+    if len(rows):
+        low, high = rows["test_bound"].min(), rows.query("epoch >= epoch.max() / 10")["test_bound"].max()
+        margin = 0.05 * (high - low) or 1.0
+        axes.set_ylim(low - margin, high + margin)
+
+
+def _remove_legend(axes: Axes) -> None:
+    if (legend := axes.get_legend()) is not None:
+        legend.remove()
+
+
+def _dots(table: pd.DataFrame, sizes: Iterable[tuple[int, int]], with_size: bool = False) -> list[Dot]:
+    """The rows of a built table with one of these (n, k), in the table's order."""
+    dots = []
+    for row in table.to_dict("records"):
+        if (row["n"], row["k"]) in sizes:
+            look = style(row["estimator"])
+            note = "" if row["seeds"] else "no seed finished" if row["diverged"] + row["failed"] else "not run"
+            parts = [f"{row['n']}×{row['k']}" if with_size else "", look.label, row["protocol"], note]
+            label = ", ".join(filter(None, parts))
+            dots.append(Dot(label, row["test_bound"], row["half_width"], row["paper"], look))
+    return dots

@@ -1,0 +1,1 @@
+"""All tables, curves and images as one HTML file."""

@@ -1,0 +1,1 @@
+"""A run's directory: its identity, its state, its files, and its mirrors in trackers."""

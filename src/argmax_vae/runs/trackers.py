@@ -1,0 +1,322 @@
+"""Trackers mirror a run while it goes on: one line per evaluation with mean and interval over the seeds.
+
+The files of record are written elsewhere; losing a tracker loses no result. A tracker is shown all evaluations of the
+run so far, whoever made them, and logs those that it lacks; then it is told the end. `open_tracker` chooses it by
+configuration.
+"""
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from argmax_vae.errors import require_one_of, require_text
+from argmax_vae.files import write_atomic
+from argmax_vae.markup import markdown
+from argmax_vae.runs import wandb_access
+from argmax_vae.runs.directory import flat
+from argmax_vae.statistics import mean_interval
+
+Row = Mapping[str, float]
+NOT_AVERAGED = ("epoch", "seed")
+
+
+@dataclass
+class TrackerConfig:
+    """`project`, `mode` (offline, online) and `per_seed` curves concern wandb alone."""
+
+    name: str = "csv"
+    project: str = "argmax-vae"
+    mode: str = "offline"
+    per_seed: bool = False
+
+    def __post_init__(self) -> None:
+        require_one_of("tracker.name", self.name, TRACKERS)
+        require_one_of("tracker.mode", self.mode, ("offline", "online"))
+        require_text("tracker.project", self.project)
+
+
+@dataclass(frozen=True)
+class RunLabels:
+    """How a run is named and grouped in a tracker."""
+
+    name: str
+    group: str
+    tags: tuple[str, ...]
+    config: Mapping[str, Any]
+    directory: Path
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Grids of the first seed: prior samples; images above reconstructions.
+
+    Grey (height, width) or coloured (height, width, 3), values in [0, 1].
+    """
+
+    samples: np.ndarray
+    reconstructions: np.ndarray
+
+
+class Tracker(Protocol):
+    """Where curves go while a run is going on."""
+
+    def log(self, history: Sequence[Row]) -> None:
+        """All evaluations so far, in their order: a row per seed with `epoch`, `seed` and metrics in nats."""
+        ...
+
+    def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures | None) -> None:
+        """The end of a run that succeeded: a row of final numbers per seed, and pictures."""
+        ...
+
+    def close(self, outcome: str) -> None:
+        """Called in any case, last: `outcome` is a key of EXIT_CODES."""
+        ...
+
+
+EXIT_CODES = {"done": 0, "diverged": 1, "failed": 1, "interrupted": 130}
+"""How a process may leave a run, and the exit codes by which trackers know."""
+
+
+def evaluations(history: Sequence[Row]) -> list[list[Row]]:
+    """The rows of each evaluation."""
+    return [list(rows) for _, rows in groupby(history, key=lambda row: row["epoch"])]
+
+
+def summarise(rows: Sequence[Row]) -> dict[str, float]:
+    """Mean and the ends of the 95 % Student-t interval of every metric over the seeds whose value is finite."""
+    summary: dict[str, float] = {"epoch": rows[0]["epoch"]}
+    for name in rows[0]:
+        if name in NOT_AVERAGED:
+            continue
+        values = [row[name] for row in rows if math.isfinite(row[name])]
+        if not values:
+            continue
+        interval = mean_interval(values)
+        summary[name] = interval.mean
+        if interval.number > 1:
+            summary[f"{name}_low"], summary[f"{name}_high"] = interval.low, interval.high
+    return summary
+
+
+class NoTracker:
+    """Tracks nothing."""
+
+    def __init__(self, config: TrackerConfig, labels: RunLabels) -> None:
+        pass
+
+    def log(self, history: Sequence[Row]) -> None:
+        pass
+
+    def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures | None) -> None:
+        pass
+
+    def close(self, outcome: str) -> None:
+        pass
+
+
+class CsvTracker(NoTracker):
+    """Keeps mean and interval curves in `tracker.csv` in the run's directory, one line per evaluation.
+
+    How the run ended its directory says.
+    """
+
+    def __init__(self, config: TrackerConfig, labels: RunLabels) -> None:
+        self.path = labels.directory / "tracker.csv"
+
+    def log(self, history: Sequence[Row]) -> None:
+        if history:
+            curves = pd.DataFrame([summarise(rows) for rows in evaluations(history)])
+            write_atomic(self.path, lambda temporary: curves.to_csv(temporary, index=False))
+
+
+class GrowingTracker(NoTracker):
+    """A tracker to whose record lines are only added: `epoch` is the last one that it has."""
+
+    epoch: float = 0
+
+    def log(self, history: Sequence[Row]) -> None:
+        for rows in evaluations(history):
+            if rows[0]["epoch"] > self.epoch:
+                self.add(rows)
+                self.epoch = rows[0]["epoch"]
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """One evaluation, later than all before."""
+        raise NotImplementedError
+
+
+def final_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Means of the final numbers over the seeds that are done, half widths of their 95 % intervals, and counts."""
+    done = [row for row in rows if row["status"] == "done"]
+    summary: dict[str, float] = {"seeds": len(done), "diverged": len(rows) - len(done)}
+    for name, value in (done[0] if done else {}).items():
+        values = [row[name] for row in done]
+        if name == "seed" or isinstance(value, str) or not all(map(math.isfinite, values)):
+            continue
+        interval = mean_interval(values)
+        summary[name] = interval.mean
+        if name.startswith(("test_", "validation_")) and interval.number > 1:
+            summary[f"{name}_half_width"] = interval.half_width
+    return summary
+
+
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows with the same columns as a table that TensorBoard shows."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return "\n".join("|" + "|".join(markdown(str(cell)) for cell in line) + "|" for line in lines)
+
+
+class TensorBoardTracker(GrowingTracker):
+    """Writes configuration, mean and interval curves, then final means, a table of the seeds, and pictures.
+
+    Every process that goes on with a run writes all of it, in place of the events of the one before.
+    """
+
+    def __init__(self, config: TrackerConfig, labels: RunLabels) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        directory = labels.directory / "tensorboard"
+        for before in directory.glob("events.out.tfevents.*"):
+            before.unlink()
+        self.writer = SummaryWriter(str(directory))
+        self.writer.add_text("config", markdown_table([{"key": k, "value": v} for k, v in flat(labels.config)]))
+
+    def add(self, rows: Sequence[Row]) -> None:
+        summary = summarise(rows)
+        for name, value in summary.items():
+            if name != "epoch":
+                self.writer.add_scalar(name, value, int(summary["epoch"]))
+
+    def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures | None) -> None:
+        for name, picture in named(pictures):
+            self.writer.add_image(name, picture, dataformats="HWC"[: picture.ndim])
+        self.writer.add_text("seeds", markdown_table(rows))
+        for name, value in final_summary(rows).items():
+            self.writer.add_scalar(f"final/{name}", value)
+
+    def close(self, outcome: str) -> None:
+        self.writer.add_text("outcome", outcome)
+        self.writer.close()
+
+
+def named(pictures: Pictures | None) -> list[tuple[str, np.ndarray]]:
+    """Pictures with their names."""
+    return [("samples", pictures.samples), ("reconstructions", pictures.reconstructions)] if pictures else []
+
+
+BEST = {
+    **{f"{split}_bound": "min" for split in ("validation", "test")},
+    **{
+        f"{split}_{accuracy}": "max"
+        for split in ("validation", "test")
+        for accuracy in ("accuracy", "perturbed_accuracy", "clustering_accuracy")
+    },
+}
+"""What wandb keeps of a curve as its summary: the direction in which it is better."""
+
+
+class WandbTracker(GrowingTracker):
+    """One wandb run per cell: mean and interval curves, a table of the seeds, and pictures; offline by default.
+
+    `per_seed` adds a curve for every seed. The summary has the final numbers as `final/…`. Its steps are epochs: online
+    a run goes on behind the last that the server has; offline, where every process has a directory of its own, each of
+    these holds the run from its start.
+    """
+
+    def __init__(self, config: TrackerConfig, labels: RunLabels) -> None:
+        import wandb
+
+        self.per_seed = config.per_seed
+        self.wandb = wandb
+        self.run = wandb_access.start(
+            wandb_access.usable_mode(config),
+            project=config.project,
+            dir=str(labels.directory),
+            id=labels.directory.name.rsplit("-", 1)[-1],
+            name=labels.name,
+            group=labels.group or None,
+            job_type="train",
+            tags=list(labels.tags),
+            config=dict(labels.config),
+        )
+        if self.run.resumed:
+            self.epoch = self.run.step - 1
+        self.run.define_metric("epoch")
+        self.run.define_metric("*", step_metric="epoch")
+        for name, best in BEST.items():
+            self.run.define_metric(name, step_metric="epoch", summary=best)
+
+    def add(self, rows: Sequence[Row]) -> None:
+        values: dict[str, float] = summarise(rows)
+        if self.per_seed:
+            for row in rows:
+                seed = int(row["seed"])
+                values |= {f"seed {seed}/{name}": row[name] for name in row if name not in NOT_AVERAGED}
+        self.run.log(values, step=int(values["epoch"]), commit=True)
+
+    def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures | None) -> None:
+        columns: list[str | int] = list(rows[0])
+        table = self.wandb.Table(columns=columns, data=[list(row.values()) for row in rows])
+        images = {
+            name: self.wandb.Image((picture * 255).round().astype(np.uint8), mode="L" if picture.ndim == 2 else "RGB")
+            for name, picture in named(pictures)
+        }
+        self.run.log({"seeds": table, **images})
+        self.run.summary.update({f"final/{name}": value for name, value in final_summary(rows).items()})
+
+    def close(self, outcome: str) -> None:
+        self.run.summary["outcome"] = outcome
+        self.run.finish(exit_code=EXIT_CODES[outcome])
+
+
+TRACKERS = {"none": NoTracker, "csv": CsvTracker, "tensorboard": TensorBoardTracker, "wandb": WandbTracker}
+
+
+class ForgivingTracker:
+    """Passes everything on to a tracker until that fails; then says so once and goes on without it."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker: Tracker | None = tracker
+
+    def attempt(self, method: str, *arguments: Any) -> None:
+        if self.tracker is None:
+            return
+        try:
+            getattr(self.tracker, method)(*arguments)
+        except Exception as error:
+            reason = wandb_access.first_line(error)
+            print(f"argmax-vae: tracker stopped, the run goes on without it: {reason}", file=sys.stderr)
+            self.tracker = None
+
+    def log(self, history: Sequence[Row]) -> None:
+        self.attempt("log", history)
+
+    def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures | None) -> None:
+        self.attempt("finish", rows, pictures)
+
+    def close(self, outcome: str) -> None:
+        self.attempt("close", outcome)
+
+
+def check_tracker(config: TrackerConfig) -> None:
+    """Find out, before anything is trained, how wandb can be used. Raises UsageError when WANDB_MODE is no mode."""
+    if config.name == "wandb":
+        wandb_access.usable_mode(config)
+
+
+def open_tracker(config: TrackerConfig, labels: RunLabels) -> Tracker:
+    """The tracker that the configuration names, unable to fail a run: one that cannot start is told and left out."""
+    disabled = config.name == "wandb" and wandb_access.usable_mode(config) == "disabled"
+    try:
+        return ForgivingTracker(TRACKERS["none" if disabled else config.name](config, labels))
+    except Exception as error:
+        reason = wandb_access.first_line(error)
+        print(f"argmax-vae: tracker={config.name} cannot start, the run goes on without it: {reason}", file=sys.stderr)
+        return NoTracker(config, labels)

@@ -1,0 +1,1 @@
+"""Lightning modules, and a run from its start to its end."""

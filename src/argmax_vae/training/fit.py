@@ -1,0 +1,167 @@
+"""Trains one run from its configuration: builds the parts, fits, evaluates the best networks, writes the files."""
+
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from argmax_vae import interruption
+from argmax_vae.config.schema import Config
+from argmax_vae.data.images import Dataset
+from argmax_vae.data.index_blocks import TrainingBlocks, loader
+from argmax_vae.errors import UsageError
+from argmax_vae.files import claimed, write_json
+from argmax_vae.runs import join, related
+from argmax_vae.runs.directory import RunDirectory, identity
+from argmax_vae.training.build import build, device_of, evaluation_loaders, lightning_trainer, quiet_lightning
+from argmax_vae.training.callbacks import Record, SaveLast, Snapshot, kept
+from argmax_vae.training.processes import WHOLE, Part, in_processes
+from argmax_vae.training.progress import Progress
+from argmax_vae.training.results import save_best, seed_rows, track_joined, tracker_of
+from argmax_vae.training.samples import pictures_of
+from argmax_vae.training.start import DIGESTS, prerequisites, require_same_data, resumable, with_noise
+
+CLAIM_SECONDS = 0.5
+"""How long to wait for a claim: longer than a look at a run's status takes, which holds it too."""
+HISTORY_COLUMNS = ("epoch", "seed", "validation_bound", "test_bound")
+
+
+def train(config: Config, plain: dict[str, Any]) -> str:
+    """Train a run to the end, or go on with it, and return its status: done, diverged, failed, or running elsewhere.
+
+    A run that is done already is left alone, and one with a checkpoint goes on from there. Else one that only has more
+    epochs than another goes on where that one ended; else, of one that only has more seeds, the new ones are trained.
+    An exception is kept in `error.txt`, except for UsageError and interruption, which go to the caller.
+    """
+    run = RunDirectory.of(plain)
+    run.tidy()
+    if run.has_ended:
+        require_same_data(run, config)
+        return run.status
+    device, dataset = prerequisites(config)
+    data = DIGESTS[str(config.data), config.paths.data] = dataset.digest
+    with interruption.interruptible(), claimed(run.claim, CLAIM_SECONDS) as mine:
+        if not mine or run.has_ended:
+            return run.status if run.has_ended else "running"
+        continues = None
+        try:
+            noise = config.runtime.noise
+            continues = None if run.resumes else related.shorter(plain, data, noise)
+            parts = related.Parts({}, []) if run.resumes or continues else related.parts(plain, data, noise)
+            config = with_noise(config, device, run if run.resumes else continues or next(iter(parts.found), None))
+            if parts.found:
+                return train_rest(config, plain, run, parts, data)
+            run.start(plain, data, continues, device, config.runtime.noise)
+            if config.runtime.processes > 1:
+                in_processes(config.runtime.processes, fit_part, config, plain, continues)
+                if not run.has_ended:
+                    raise KeyboardInterrupt
+                return run.status
+            return fit(config, plain, run, dataset, device, continues)
+        except UsageError:
+            raise
+        except KeyboardInterrupt as interrupted:
+            raise KeyboardInterrupt(str(interrupted) or kept(run, config.trainer.epochs, continues)) from None
+        except Exception:
+            run.fail(traceback.format_exc())
+            return "failed"
+
+
+def train_rest(
+    config: Config, plain: dict[str, Any], run: RunDirectory, parts: related.Parts, data: dict[str, int | str]
+) -> str:
+    """Train the seeds that no finished run has, as a run of their own, and join all; returns the status."""
+    found = dict(parts.found)
+    if parts.missing:
+        rest = {**plain, "seeds": parts.missing}
+        while (status := train(replace(config, seeds=parts.missing), rest)) == "running":
+            time.sleep(CLAIM_SECONDS)
+        if status == "failed":
+            run.fail(f"seeds {parts.missing}: {RunDirectory.of(rest).reason}")
+            return status
+        found[RunDirectory.of(rest)] = parts.missing
+    done = join.join(run, plain, found, data)
+    track_joined(config, plain, run, str(done["status"]))
+    write_json(run.path / "done.json", done)
+    return run.status
+
+
+def fit_part(part: Part, config: Config, plain: dict[str, Any], continues: RunDirectory | None) -> None:
+    """`fit` in one of several processes."""
+    dataset = config.data.load(Path(config.paths.data))
+    fit(config, plain, RunDirectory.of(plain), dataset, device_of(config.runtime.device), continues, part)
+
+
+def fit(
+    config: Config,
+    plain: dict[str, Any],
+    run: RunDirectory,
+    dataset: Dataset,
+    device: str,
+    continues: RunDirectory | None,
+    part: Part = WHOLE,
+    callbacks: Sequence[pl.Callback] = (),
+) -> str:
+    """The training itself, in a directory that exists; of the processes that share a run the first one writes.
+
+    `callbacks` come before this package's own.
+
+    When it is interrupted, the state after the last whole epoch is written. Lightning turns KeyboardInterrupt into
+    SystemExit; both leave here as KeyboardInterrupt.
+    """
+    config_identity = identity(plain)
+    checkpoint = resumable(run, config_identity, continues)
+    module = build(config, dataset, part)
+    tracker = tracker_of(config, plain, run, part)
+    outcome = "failed"
+    runtime = config.runtime.on(device)
+    save_last = SaveLast(run, Snapshot(), runtime)
+    try:
+        record = Record(run, tracker, config_identity)
+        progress = [] if part.rank else [Progress(run.path.name, config.trainer.epochs)]
+        with quiet_lightning():
+            watching = [*callbacks, record, *progress, save_last]
+            trainer = lightning_trainer(config, device, watching, part, [save_last.snapshot])
+            blocks = TrainingBlocks(
+                len(dataset.train.pixels),
+                config.seeds,
+                config.trainer.batch,
+                runtime.chunk,
+                lambda: trainer.current_epoch,
+            )
+            evaluation = evaluation_loaders(config, dataset)
+            trainer.fit(module, loader(blocks), evaluation, ckpt_path=checkpoint, weights_only=True)
+            seconds = record.seconds
+            trainer.test(module, evaluation[1], verbose=False)
+        if part.rank:
+            return "done"
+        rows = seed_rows(config, module, seconds, device)
+        run.write_table("metrics.csv", module.history, columns=HISTORY_COLUMNS)
+        run.write_table("seeds.csv", rows)
+        if confusion := module.confusion_rows():
+            run.write_table("confusion.csv", confusion)
+        save_best(run, module, config_identity)
+        pictures = pictures_of(module, dataset)
+        run.write_picture("samples.png", pictures.samples)
+        run.write_picture("reconstructions.png", pictures.reconstructions)
+        tracker.finish(rows, pictures)
+        status = "diverged" if all(row["status"] == "diverged" for row in rows) else "done"
+        done = {"status": status, "seeds": list(config.seeds), "seconds": round(seconds, 3)}
+        write_json(run.path / "done.json", done)
+        run.previous.unlink(missing_ok=True)
+        outcome = status
+        return status
+    except (SystemExit, KeyboardInterrupt) as error:
+        outcome = "interrupted"
+        try:
+            save_last.write()
+        except UsageError as refusal:
+            print(f"argmax-vae: {refusal}", file=sys.stderr)
+        raise KeyboardInterrupt from error
+    finally:
+        tracker.close(outcome)

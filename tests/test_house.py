@@ -1,0 +1,89 @@
+"""The house rule: which room may import which, who may know a library, and how large a module may be."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "argmax_vae"
+FLOORS = [
+    {"__main__"},
+    {"cli"},
+    {"commands"},
+    {"training", "report"},
+    {"config"},
+    {"gradients"},
+    {"objective"},
+    {"models", "runs"},
+    {"__init__"},
+    {"estimators"},
+    {"data"},
+    {"latents", "counter_noise", "files", "streams"},
+    {"errors", "interruption", "markup", "randomness", "statistics"},
+]
+"""From the top to the ground: a room imports itself and what is on lower floors."""
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+OWNERS = {
+    "hydra": {"config"},
+    "omegaconf": {"config"},
+    "pytorch_lightning": {"training"},
+    "lightning_fabric": {"training"},
+    "wandb": {"runs"},
+    "optuna": {"commands", "config"},
+}
+"""Libraries that only some rooms know."""
+LARGEST_MODULE = 450
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """The dotted name of a module within the package."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+NAMES = {name_of(path) for path in MODULES}
+
+
+def imports(path: Path, at_once: bool = False) -> set[str]:
+    """Modules that a module imports, those of the package by their dotted names; `at_once`: when it is imported."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = set()
+    for node in tree.body if at_once else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}".removeprefix("argmax_vae.")
+                inner = node.module.removeprefix("argmax_vae").removeprefix(".") or "__init__"
+                ours = node.module.startswith("argmax_vae")
+                found.add(whole if ours and whole in NAMES else inner if ours else node.module)
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_room_imports_lower_floors_alone(path: Path) -> None:
+    room = name_of(path).split(".")[0]
+    for other in imports(path) & NAMES:
+        there = other.split(".")[0]
+        assert there == room or FLOOR[there] > FLOOR[room], f"{name_of(path)} imports {other}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_libraries_are_known_to_their_rooms_alone(path: Path) -> None:
+    room = name_of(path).split(".")[0]
+    for library in {name.split(".")[0] for name in imports(path)} & set(OWNERS):
+        assert room in OWNERS[library], f"{name_of(path)} imports {library}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_can_be_read_at_once(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LARGEST_MODULE
+
+
+def test_no_import_goes_round() -> None:
+    """Modules can be put in an order in which each needs only those before it."""
+    needs = {name_of(path): imports(path, at_once=True) & NAMES - {name_of(path)} for path in MODULES}
+    while ready := {name for name, others in needs.items() if not others}:
+        needs = {name: others - ready for name, others in needs.items() if name not in ready}
+    assert needs == {}
