@@ -1,6 +1,7 @@
 """Configurations: every option composes, registries and files agree, identity is what decides the numbers."""
 
 import copy
+import math
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,13 @@ from hydra.core.config_store import ConfigStore
 from argmax_vae.commands.sweep import require_one_run
 from argmax_vae.config import compose
 from argmax_vae.config.compose import cells, leaves
-from argmax_vae.config.options import config_directory, groups, primary_configs
+from argmax_vae.config.options import groups, primary_configs, split_rows
 from argmax_vae.config.stored import from_plain
 from argmax_vae.data.binarization import BINARIZATIONS
 from argmax_vae.data.datasets import DATASETS
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
+from argmax_vae.estimators.base import schedule_names
 from argmax_vae.estimators.schedules import SCHEDULES
 from argmax_vae.objective.terms import KL_CHOICES
 from argmax_vae.runs.directory import NOT_IDENTITY, identity, run_name
@@ -33,8 +35,6 @@ COMPANIONS = {
     ("supervision", "joint"): ["model=mixture"],
     ("supervision", "sequential"): ["model=mixture"],
     ("supervision", "sequential_joint"): ["model=mixture"],
-    **{("experiment", f"released_{name}"): ["model.latents=20x2"] for name in ("rebar", "relax")},
-    **{("experiment", f"written_{name}"): ["model.latents=20x2"] for name in ESTIMATORS if name != "exact"},
 }
 REGISTRIES = {
     "data": DATASETS,
@@ -51,7 +51,7 @@ def one(*overrides: str) -> compose.Cell:
 
 
 @pytest.mark.parametrize("group", REGISTRIES)
-def test_what_is_registered_has_a_file_and_the_other_way_round(group: str) -> None:
+def test_what_is_registered_is_an_option_and_the_other_way_round(group: str) -> None:
     assert [option for option in groups()[group] if option not in VARIANTS] == sorted(REGISTRIES[group])
 
 
@@ -94,11 +94,8 @@ def test_the_schema_of_every_estimator_and_schedule_is_in_the_store() -> None:
 
 @pytest.mark.parametrize("name", primary_configs())
 def test_every_primary_config_expands_to_distinct_runs_whose_names_stay(name: str) -> None:
-    stored = yaml.safe_load((config_directory() / f"{name}.yaml").read_text(encoding="utf-8"))
-    params = stored.get("hydra", {}).get("sweeper", {}).get("params", {})
-    expected = 1
-    for values in params.values():
-        expected *= len(str(values).split(","))
+    _, rows = split_rows(name)
+    expected = math.prod(len(row.partition("=")[2].split(",")) for row in rows if "[" not in row)
     found = cells(name, [])
     assert len(found) == expected
     names = [run_name(cell.plain) for cell in found]
@@ -106,6 +103,48 @@ def test_every_primary_config_expands_to_distinct_runs_whose_names_stay(name: st
     assert [f"{name} {run}" for run in names] == [line for line in RUN_NAMES if line.split()[0] == name]
     assert name == "train" or all(cell.config.table for cell in found)
     require_one_run(found)
+
+
+FITTING = {"released": ("direct", "gumbel_softmax", "rebar", "relax"), "released_mixture": ("direct", "gumbel_softmax")}
+"""Experiments that are for some estimators alone."""
+LIMITED = {"arm": "k = 2", "disarm": "k = 2", "exact": "codes", "rebar": "k = 2", "relax": "k = 2"}
+"""Estimators that latents may be too large for, and what is said then."""
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("experiment", groups()["experiment"])
+def test_an_experiment_composes_with_every_estimator_and_schedule_that_fit(experiment: str, estimator: str) -> None:
+    """Also by one name for both; what does not fit is refused in one line that says why."""
+    latents = [] if "mixture" in experiment or experiment == "attributes" else ["model.latents=20x2"]
+    words = [f"experiment={experiment}", f"estimator={estimator}", *latents]
+    if estimator not in FITTING.get(experiment, ESTIMATORS):
+        with pytest.raises(UsageError, match=f"^experiment={experiment} is not for estimator={estimator}, but for "):
+            one(*words)
+        return
+    schedules = schedule_names(ESTIMATORS[estimator].config_class)
+    if schedules and experiment == "written":
+        words.append(f"estimator.{schedules[0]}.value=0.2")
+    try:
+        cell = one(*words)
+    except UsageError as error:
+        assert LIMITED[estimator] in str(error)
+        return
+    assert (cell.config.estimator.name, cell.config.protocol != "") == (estimator, True)
+    assert one(f"experiment={experiment}_{estimator}", *words[2:]).plain == cell.plain
+    for name in schedules:
+        words = [word for word in words if not word.startswith(f"estimator.{name}.")]
+        other = one(*words, f"schedule@estimator.{name}=linear")
+        assert getattr(other.config.estimator, name).name == "linear"
+        assert other.config.supervision == cell.config.supervision
+
+
+def test_what_is_given_comes_before_what_was_tuned() -> None:
+    """On the command line, in a primary config, and as another option of a group."""
+    assert one("experiment=released", "objective=folded").config.objective.kl == "folded"
+    assert one("experiment=released_rebar", "model.latents=20x2").config.trainer.epochs == 600
+    assert one("experiment=released_rebar", "model.latents=20x2", "trainer.epochs=5").config.trainer.epochs == 5
+    (cell,) = cells("estimators", ["estimator=rebar"])
+    assert cell.config.trainer.epochs == 105
 
 
 def test_a_sweep_is_the_product_of_its_values() -> None:

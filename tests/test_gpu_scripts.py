@@ -13,6 +13,7 @@ import yaml
 
 from argmax_vae.commands import sweep
 from argmax_vae.config import compose, options
+from argmax_vae.config.overrides import unfolded
 from helpers import TINY
 
 TOP = Path(__file__).parents[1]
@@ -30,8 +31,8 @@ CELLS = {
 
 def swept(name: str) -> dict[str, set[str]]:
     """The values of every key that a primary config sweeps over."""
-    plain = yaml.safe_load((options.config_directory() / f"{name}.yaml").read_text(encoding="utf-8"))
-    return {key: set(str(values).split(",")) for key, values in plain["hydra"]["sweeper"]["params"].items()}
+    _, rows = options.split_rows(name)
+    return {key: set(values.split(",")) for key, _, values in (row.partition("=") for row in rows)}
 
 
 def test_lists_are_there() -> None:
@@ -44,8 +45,9 @@ def test_lists_have_cells_of_their_tables(path: Path) -> None:
     lines = sweep.lines_of(str(path), [])
     assert len(lines) == len({tuple(words) for _, words in lines}) == CELLS[path.stem]
     for name, words in lines:
-        chosen = dict(word.split("=", 1) for word in words)
-        sweeps = swept(name)
+        chosen = dict(piece.split("=", 1) for word in words for piece in unfolded(word, options.groups()))
+        sweeps = {key: values for key, values in swept(name).items() if key != "trainer.epochs"}
+        chosen = {**{key: next(iter(values)) for key, values in sweeps.items() if len(values) == 1}, **chosen}
         assert set(chosen) == {*sweeps, "trainer.epochs", "seeds"}, words
         assert all(chosen[key] in values for key, values in sweeps.items()), words
         assert int(chosen["trainer.epochs"]) % 5 == 0
@@ -59,12 +61,15 @@ def test_figure2_is_listed_whole() -> None:
     listed = {(name, *words[:-2]) for name, words in lines}
     sizes = swept("figure2")["model.latents"]
     expected = {
-        ("figure2", f"experiment={experiment}", f"model.latents={size}")
+        ("figure2", f"experiment={experiment}_{estimator}", f"model.latents={size}")
         for experiment in swept("figure2")["experiment"]
+        for estimator in swept("figure2")["estimator"]
         for size in sizes
     }
     binary = {
-        ("figure2_control_variates", f"experiment={name}") for name in swept("figure2_control_variates")["experiment"]
+        ("figure2_control_variates", f"experiment={experiment}_{estimator}")
+        for experiment in swept("figure2_control_variates")["experiment"]
+        for estimator in swept("figure2_control_variates")["estimator"]
     }
     assert listed == expected | binary
 

@@ -8,8 +8,8 @@ import pytest
 
 from argmax_vae.cli import main
 from argmax_vae.commands.search import search
-from argmax_vae.config.spaces import distribution, split
 from argmax_vae.config.options import groups
+from argmax_vae.config.spaces import distribution, split
 from argmax_vae.errors import UsageError
 from argmax_vae.runs.directory import run_name
 from argmax_vae.training import fit

@@ -3,7 +3,7 @@
 import copy
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,15 @@ from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
 from argmax_vae.config import launchers
 from argmax_vae.config.messages import one_line_errors, refused_value, unknown_key
-from argmax_vae.config.options import config_directory, groups, nearest, primary_configs
+from argmax_vae.config.options import (
+    NAMED_SCHEDULES,
+    config_directory,
+    groups,
+    nearest,
+    primary_configs,
+    read,
+    split_rows,
+)
 from argmax_vae.config.overrides import (
     LARGEST_SWEEP,
     NO_EXPERIMENT,
@@ -27,12 +35,15 @@ from argmax_vae.config.overrides import (
     is_value,
     parse,
     search_path,
+    unfolded,
 )
-from argmax_vae.config.schema import DATA, MODELS, Config
-from argmax_vae.config.stored import home_of, start, text
+from argmax_vae.config.schema import DATA, MODELS, Config, OptimConfig, RuntimeConfig, TrainerConfig
+from argmax_vae.config.stored import BASE, NOT_SET, home_of, start, text
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.estimators.schedules import SCHEDULES, Schedule
+from argmax_vae.objective.terms import KL_CHOICES, ObjectiveConfig
+from argmax_vae.runs.trackers import TRACKERS, TrackerConfig
 
 
 class Composer:
@@ -42,8 +53,8 @@ class Composer:
     of a sweep need the first part once, it is kept, and its copies get their values here, by Hydra's own function.
     """
 
-    def __init__(self, config_name: str) -> None:
-        self.config_name = config_name
+    def __init__(self, config_name: str, own_keys: Collection[str] = ()) -> None:
+        self.config_name, self.own_keys = config_name, set(own_keys)
         self.parser = OverridesParser.create()
         self.kept: dict[tuple[str, ...], tuple[DictConfig, dict[str, str]]] = {}
 
@@ -54,11 +65,7 @@ class Composer:
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """The configuration that overrides without sweeps select. Raises UsageError."""
-        parsed = [self.parser.parse_override(override) for override in overrides]
-        values = [override for override in parsed if is_value(override)]
-        others = [override for override in parsed if not is_value(override)]
-        if not all(comes_before_values(override) for override in others):
-            values, others = [], parsed
+        others, values = self.divided([self.parser.parse_override(override) for override in overrides])
         composed = copy.deepcopy(self.selected(others)[0])
         for override in values:
             try:
@@ -66,6 +73,12 @@ class Composer:
             except Exception as error:
                 raise UsageError(refused_value(override, composed, error)) from None
         return composed
+
+    def divided(self, parsed: Sequence[Override]) -> tuple[list[Override], list[Override]]:
+        """The overrides that Hydra composes, and the values that are set afterwards."""
+        values = [override for override in parsed if is_value(override)]
+        others = [override for override in parsed if not is_value(override)]
+        return (others, values) if all(map(comes_before_values, others)) else (list(parsed), [])
 
     def selected(self, overrides: Sequence[Override]) -> tuple[DictConfig, dict[str, str]]:
         """What Hydra composes, without its own section, and the sweep in that. Raises UsageError."""
@@ -87,6 +100,11 @@ REGISTERED: dict[tuple[Any, str], type] = {}
 def register() -> None:
     """Put the schema into Hydra's store: `schema` for a run, `schema_NAME` for each estimator, schedule and so on."""
     launchers.register_resolvers()
+    for group, nodes in registered_options().items():
+        for name, option in nodes.items():
+            if REGISTERED.get((group, name)) is None:
+                ConfigStore.instance().store(group=group, name=name, node=option)
+                REGISTERED[group, name] = type(option)
     kinds: list[tuple[Any, str, type]] = [(None, "schema", Config)]
     kinds += [("estimator", f"schema_{name}", estimator.config_class) for name, estimator in ESTIMATORS.items()]
     for group, options in (("model", MODELS), ("data", DATA), ("schedule", SCHEDULES)):
@@ -99,6 +117,31 @@ def register() -> None:
                     node[inner.name] = MISSING
             ConfigStore.instance().store(group=group, name=name, node=node)
             REGISTERED[group, name] = kind
+
+
+def registered_options() -> dict[str, dict[str, Any]]:
+    """The options of groups that are no files, by their names. An estimator has its default schedules."""
+    estimators: dict[str, Any] = {}
+    for name, estimator in ESTIMATORS.items():
+        default = estimator.config_class(name=name)
+        schedules = [inner.name for inner in fields(default) if inner.type is Schedule]
+        chosen = [{f"/schedule@{inner}": option_of(getattr(default, inner))} for inner in schedules]
+        estimators[name] = {"defaults": [f"schema_{name}", *chosen, "_self_"]}
+    return {
+        "estimator": estimators,
+        "schedule": {name: OmegaConf.structured(schedule) for name, schedule in NAMED_SCHEDULES.items()},
+        "objective": {kl: OmegaConf.structured(ObjectiveConfig(kl=kl)) for kl in KL_CHOICES},
+        "tracker": {name: OmegaConf.structured(TrackerConfig(name=name)) for name in TRACKERS},
+        "optim": {"adam": OmegaConf.structured(OptimConfig)},
+        "trainer": {"default": OmegaConf.structured(TrainerConfig)},
+        "runtime": {"default": OmegaConf.structured(RuntimeConfig)},
+        "paths": {"default": {"data": "${oc.env:ARGMAX_VAE_DATA,data}", "runs": "runs", "results": "results"}},
+    }
+
+
+def option_of(schedule: Schedule) -> str:
+    """The name of the option that is this schedule."""
+    return next(name for name, named in NAMED_SCHEDULES.items() if named == schedule)
 
 
 @dataclass(frozen=True)
@@ -182,31 +225,81 @@ def cells(config_name: str, overrides: Sequence[str], composer: Composer | None 
         raise UsageError(
             f"no config named {config_name!r}{nearest(config_name, allowed)}; there are {', '.join(allowed)}"
         )
+    config_name, rows = split_rows(config_name, directories)
     with initialize_config_dir(str(home.absolute()), version_base="1.3"):
-        composer = composer or Composer(config_name)
-        choices = [expand(parser, override, options) for override in parsed]
-        given = {override.key_or_group for override in parsed}
-        params = composer.sweep([values[0] for values in choices if len(values) == 1])
-        swept = [f"{key}={values}" for key, values in params.items() if key not in given]
-        choices = [*(expand(parser, override, options) for override in parse(parser, swept)), *choices]
+        composer = composer or Composer(config_name, own_keys(home, config_name))
+
+        def alternatives(override: Override) -> list[tuple[str, ...]]:
+            return [unfolded(each, options) for each in expand(parser, override, options)]
+
+        choices = [alternatives(override) for override in parsed]
+        given = {key_of(parser, each) for values in choices for pieces in values for each in pieces}
+        params = composer.sweep([each for values in choices if len(values) == 1 for each in values[0]])
+        swept = [*rows, *(f"{key}={values}" for key, values in params.items())]
+        own = [override for override in parse(parser, swept) if override.get_key_element() not in given]
+        choices = [*map(alternatives, own), *choices]
         number = math.prod(map(len, choices))
         if number > LARGEST_SWEEP:
             raise UsageError(f"these overrides select {number} runs; a sweep has at most {LARGEST_SWEEP}")
-        found = [checked(composer, combination) for combination in itertools.product(*choices)]
+        found = [checked(composer, tuple(itertools.chain(*parts))) for parts in itertools.product(*choices)]
     return [replace(cell, home=home, config_name=config_name) for cell in found]
+
+
+def key_of(parser: OverridesParser, override: str) -> str:
+    """What an override sets: a key, or a group with the place of its option."""
+    return str(parser.parse_override(override).get_key_element())
+
+
+def own_keys(home: Path, config_name: str) -> set[str]:
+    """What a primary config sets itself, and by the others that it starts from: keys, and groups it overrides."""
+    path = home / f"{config_name}.yaml"
+    if not path.is_file():
+        return set()
+    plain = read(path)
+    defaults = plain.pop("defaults", [])
+    found = leaves({key: value for key, value in plain.items() if key not in (*NOT_SET, "hydra")})
+    for entry in defaults:
+        if isinstance(entry, dict):
+            found |= {key.removeprefix("override ").lstrip("/") for key in entry if key.startswith("override ")}
+        elif entry != "_self_" and config_name != BASE:
+            found |= own_keys(home, entry) if entry != BASE else set()
+    return found - {"experiment"}
 
 
 def checked(composer: Composer, overrides: tuple[str, ...]) -> Cell:
     """The configuration that overrides without sweeps select. Raises UsageError as `cells` does."""
     overrides = tuple(override for override in overrides if override != NO_EXPERIMENT)
-    composed = composer.compose(overrides)
+    composed = composer.compose([*tuned(composer, overrides), *overrides])
     if OmegaConf.get_type(composed) is not Config:
         name = composer.config_name
         raise UsageError(f"config {name} is none of a run: let its defaults start with `- train`, or give a run's own")
+    composed.tuned, composed.rows = {}, {}
     config = to_config(composed)
     for override in map(composer.parser.parse_override, overrides):
         check_kind(config, override)
-    return Cell(overrides, config, to_plain(composed) | {"paths": asdict(config.paths)})
+    plain = {key: value for key, value in to_plain(composed).items() if key not in ("tuned", "rows")}
+    return Cell(overrides, config, plain | {"paths": asdict(config.paths)})
+
+
+def tuned(composer: Composer, overrides: Sequence[str]) -> list[str]:
+    """What the experiment has for the estimator, but for what the overrides or the primary config set themselves.
+
+    Who chooses another schedule, or another option of a group, has none of the tuned values in it. Raises UsageError
+    for an estimator that the experiment is not for.
+    """
+    parsed = [composer.parser.parse_override(override) for override in overrides]
+    composed, _ = composer.selected(composer.divided(parsed)[0])
+    by_estimator = OmegaConf.to_container(composed.tuned) if "tuned" in composed else {}
+    if not isinstance(by_estimator, dict) or not by_estimator:
+        return []
+    name = str(composed.estimator.name)
+    if name not in by_estimator and "others" not in by_estimator:
+        chosen = next((each for each in reversed(overrides) if each.startswith("experiment=")), "this experiment")
+        raise UsageError(f"{chosen} is not for estimator={name}, but for {', '.join(map(str, by_estimator))}")
+    given = composer.own_keys | {str(override.get_key_element()) for override in parsed}
+    places = tuple(f"{key.partition('@')[2]}." for key in given if "@" in key)
+    found = map(str, by_estimator.get(name, by_estimator.get("others", [])))
+    return [each for each in found if key_of(composer.parser, each) not in given and not each.startswith(places)]
 
 
 def check_kind(config: Config, override: Override) -> None:

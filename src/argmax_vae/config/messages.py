@@ -50,7 +50,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
     details = {line.split(":", 1)[0]: line.split(":", 1)[1].strip() for line in lines if ": " in line}
     key = details.get("full_key", "")
     if "Interpolation key 'chosen." in first:
-        latents = first.split("'chosen.", 1)[1].split("'", 1)[0]
+        latents = first.split("'chosen.", 1)[1].split("'", 1)[0].rpartition(".")[2]
         return f"{key}: none was chosen for model.latents={latents}; give {key}=VALUE"
     named = any(override.lstrip("+~").partition("=")[0] in first for override in overrides)
     what = "" if named and not key else key or " ".join(overrides)

@@ -4,10 +4,32 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from argmax_vae.config.schema import DATA, MODELS, Config
+from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
-from argmax_vae.estimators.schedules import SCHEDULES, Schedule
+from argmax_vae.estimators.schedules import SCHEDULES, Constant, Schedule
+from argmax_vae.objective.terms import KL_CHOICES
+from argmax_vae.runs.trackers import TRACKERS
+
+YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+NAMED_SCHEDULES: dict[str, Schedule] = {name: kind() for name, kind in SCHEDULES.items()}
+NAMED_SCHEDULES["constant_one"] = Constant(value=1.0)
+"""Schedules by the names of their options, with the values that each starts from."""
+REGISTERED: dict[str, tuple[str, ...]] = {
+    "estimator": tuple(ESTIMATORS),
+    "schedule": tuple(NAMED_SCHEDULES),
+    "objective": KL_CHOICES,
+    "tracker": tuple(TRACKERS),
+    "optim": ("adam",),
+    "trainer": ("default",),
+    "runtime": ("default",),
+    "paths": ("default",),
+}
+"""Options that are no files: their values are the defaults of the classes that they configure."""
 
 
 def config_directory() -> Path:
@@ -18,12 +40,56 @@ def config_directory() -> Path:
 
 def primary_configs(more: Sequence[Path] = ()) -> list[str]:
     """Names of the configurations that a command can start from, those in `more` directories included."""
-    return sorted({path.stem for directory in (config_directory(), *more) for path in directory.glob("*.yaml")})
+    return sorted(
+        {
+            name
+            for directory in (config_directory(), *more)
+            for path in directory.glob("*.yaml")
+            for name in (path.stem, *list(further_rows(path)))
+        }
+    )
+
+
+def further_rows(path: Path) -> dict[str, list[str]]:
+    """The rows of a primary config behind its first ones, by the name that selects them: `TABLE_ROWS`."""
+    named = list(rows_of(path).items())[1:]
+    return {f"{path.stem}_{name}": overrides for name, overrides in named}
+
+
+def rows_of(path: Path) -> dict[str, list[str]]:
+    """The overrides that make the cells of a primary config, by the names of its rows. Raises UsageError."""
+    plain = read(path)
+    rows = plain.get("rows", {})
+    if not isinstance(rows, dict) or not all(isinstance(overrides, list) for overrides in rows.values()):
+        raise UsageError(f"{path}: rows must have lists of overrides by name, such as published: [estimator=direct]")
+    return {str(name): [str(override) for override in overrides] for name, overrides in rows.items()}
+
+
+def split_rows(config_name: str, more: Sequence[Path] = ()) -> tuple[str, list[str]]:
+    """The primary config that a name stands for, and the overrides that make its cells."""
+    for directory in (config_directory(), *more):
+        if (path := directory / f"{config_name}.yaml").is_file():
+            return config_name, next(iter(rows_of(path).values()), [])
+        for path in directory.glob("*.yaml"):
+            if config_name.startswith(f"{path.stem}_") and config_name in (named := further_rows(path)):
+                return path.stem, named[config_name]
+    return config_name, []
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The mapping in a yaml file. Raises UsageError when it is none."""
+    try:
+        plain = yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
+    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError):
+        plain = None
+    if not isinstance(plain, dict):
+        raise UsageError(f"{path} is no config: it cannot be read as a mapping in YAML")
+    return plain
 
 
 def groups(more: Sequence[Path] = ()) -> dict[str, list[str]]:
     """The groups of options, and the options of each, those in `more` directories included."""
-    found: dict[str, set[str]] = {}
+    found = {group: set(options) for group, options in REGISTERED.items()}
     for directory in (config_directory(), *more):
         for path in directory.glob("*/*.yaml"):
             found.setdefault(path.parent.name, set()).add(path.stem)

@@ -1,7 +1,7 @@
 """Overrides of the command line: what each is of, the values it sweeps over, and where Hydra searches."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -52,11 +52,24 @@ def parse(parser: OverridesParser, overrides: Sequence[str]) -> list[Override]:
     return found
 
 
+def unfolded(override: str, options: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """An override with one value as those that it stands for: `experiment=NAME_ESTIMATOR` chooses both."""
+    key, _, value = override.partition("=")
+    if key != "experiment" or value in options["experiment"]:
+        return (override,)
+    for name in options["experiment"]:
+        estimator = value.removeprefix(f"{name}_")
+        if estimator != value and estimator in options["estimator"]:
+            return (f"experiment={name}", f"estimator={estimator}")
+    return (override,)
+
+
 def expand(parser: OverridesParser, override: Override, options: dict[str, list[str]]) -> list[str]:
     """The overrides with one value that a sweep stands for. Raises UsageError when it stands for none."""
     given = str(override.input_line)
     if not override.is_sweep_override():
-        check_option(override, options)
+        for each in unfolded(given, options):
+            check_option(parser.parse_override(each), options)
         return [NO_EXPERIMENT if override.key_or_group == "experiment" and override.value() is None else given]
     key, group, value = override.get_key_element(), override.key_or_group, override.value()
     if isinstance(value, Glob):
@@ -72,7 +85,7 @@ def expand(parser: OverridesParser, override: Override, options: dict[str, list[
         )
     with one_line_errors((given,)):
         single = [f"{key}={text}" for text in itertools.islice(override.sweep_string_iterator(), LARGEST_SWEEP + 1)]
-    for each in single:
+    for each in itertools.chain.from_iterable(unfolded(one, options) for one in single):
         check_option(parser.parse_override(each), options)
     if not single:
         raise UsageError(f"{given}: there is no value in it")

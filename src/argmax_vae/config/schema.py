@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from argmax_vae.data.binarization import BINARIZATIONS
 from argmax_vae.data.celeba import ATTRIBUTES
@@ -178,8 +179,9 @@ class PathsConfig:
 class Config:
     """One run: S seeds of one model, trained by one estimator on one objective.
 
-    `table` and `protocol` say where the run belongs, `chosen` holds values found on validation, by latents, for other
-    keys to refer to, and `laboratory` what is measured afterwards; these are no part of the run's identity.
+    `table` and `protocol` say where the run belongs, and `laboratory` what is measured afterwards; these are no part of
+    the run's identity. Nor are three that composition alone reads: `tuned`, an experiment's overrides for each
+    estimator; `chosen`, values found on validation that those refer to; and `rows`, which make the cells of a table.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -196,7 +198,9 @@ class Config:
     seeds: list[int] = field(default_factory=lambda: [0])
     table: str = ""
     protocol: str = ""
-    chosen: dict[str, float] = field(default_factory=dict)
+    chosen: dict[str, Any] = field(default_factory=dict)
+    tuned: dict[str, Any] = field(default_factory=dict)
+    rows: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require(len(self.seeds) > 0, "seeds", self.seeds, "a list of at least one seed")

@@ -6,7 +6,6 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import OmegaConf
@@ -15,7 +14,7 @@ from yaml import YAMLError
 
 from argmax_vae.config import launchers
 from argmax_vae.config.messages import one_line_errors
-from argmax_vae.config.options import config_directory, groups, nearest, primary_configs
+from argmax_vae.config.options import config_directory, groups, nearest, primary_configs, read, split_rows
 from argmax_vae.config.overrides import SEARCH_PATH, parse, search_path
 from argmax_vae.config.schema import DATA, MODELS, Config
 from argmax_vae.errors import UsageError
@@ -24,7 +23,7 @@ from argmax_vae.estimators.schedules import SCHEDULES
 
 BASE = "train"
 """The primary config that stored configurations start from."""
-NOT_SET = ("chosen",)
+NOT_SET = ("chosen", "tuned", "rows")
 """Sections that have no effect on a configuration whose values are all known."""
 YAML = (".yaml", ".yml")
 
@@ -63,20 +62,10 @@ def start(config_name: str, overrides: Sequence[str]) -> tuple[str, list[str]]:
 
 def home_of(config_name: str, directories: Sequence[Path]) -> Path:
     """The directory that holds a primary config: the package's own, or the first of these."""
+    config_name, _ = split_rows(config_name, directories)
     found = (directory for directory in directories if (directory / f"{config_name}.yaml").is_file())
     own = config_directory()
     return own if config_name in primary_configs() else next(found, own)
-
-
-def read(path: Path) -> dict[str, Any]:
-    """The mapping in a yaml file. Raises UsageError when it is none."""
-    try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        plain = None
-    if not isinstance(plain, dict):
-        raise UsageError(f"{path} is no config: it cannot be read as a mapping in YAML")
-    return plain
 
 
 def kept(path: Path, plain: dict[str, Any], overrides: Sequence[str]) -> list[str]:
