@@ -1,4 +1,4 @@
-"""Trains every registered estimator on the 8×8 digits, prints the comparison, and draws it into demo/demo.png."""
+"""Trains the estimators of the registry on the 8×8 digits, prints the comparison, and draws it into demo/demo.png."""
 
 import sys
 from pathlib import Path

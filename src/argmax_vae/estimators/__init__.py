@@ -8,6 +8,7 @@ from argmax_vae.estimators.disarm import DisArm
 from argmax_vae.estimators.exact import Exact
 from argmax_vae.estimators.gumbel_rao import GumbelRao
 from argmax_vae.estimators.gumbel_softmax import GumbelSoftmax
+from argmax_vae.estimators.imle import Imle
 from argmax_vae.estimators.local_expectation import LocalExpectation
 from argmax_vae.estimators.rebar import Rebar
 from argmax_vae.estimators.reinforce import Reinforce
@@ -18,6 +19,7 @@ from argmax_vae.estimators.straight_through import StraightThrough
 ESTIMATORS: dict[str, type[Estimator]] = {
     "direct": Direct,
     "direct_rao_blackwell": DirectRaoBlackwell,
+    "imle": Imle,
     "gumbel_softmax": GumbelSoftmax,
     "straight_through": StraightThrough,
     "gumbel_rao": GumbelRao,
