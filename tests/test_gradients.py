@@ -130,6 +130,7 @@ def test_encoder_gradient_is_the_chain_rule() -> None:
 EVALUATIONS = {
     "direct": 5,
     "direct_rao_blackwell": 5,
+    "direct_control_variate": 10,
     "local_expectation": 5,
     "exact": 9,
     "rebar": 3,

@@ -13,6 +13,7 @@ from torch import Tensor
 from argmax_vae.counter_noise import CounterStreams
 from argmax_vae.estimators import ESTIMATORS, Estimator, rebar
 from argmax_vae.randomness import PlainNoise
+from argmax_vae.schedules import Constant
 from chance import FALSE_ALARM, mean_p_value
 from helpers import latents, ready
 from tabular import TabularLoss, exact_gradient
@@ -31,6 +32,8 @@ UNBIASED: dict[str, tuple[str, dict[str, Any]]] = {
     "disarm": ("disarm", {}),
     "local expectation": ("local_expectation", {}),
     "straight-through, where the loss is linear in each code": ("straight_through", {}),
+    "direct as a control variate": ("direct_control_variate", {"epsilon": Constant(value=0.7), "samples": 2}),
+    "direct as a control variate, M = 1": ("direct_control_variate", {"samples": 1, "initial_eta": 0.6}),
     "exact": ("exact", {}),
 }
 SIZES = [(1, 2), (1, 4), (3, 2), (2, 3)]

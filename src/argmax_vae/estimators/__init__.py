@@ -3,6 +3,7 @@
 from argmax_vae.estimators.arm import Arm
 from argmax_vae.estimators.base import Estimate, Estimator, EstimatorConfig
 from argmax_vae.estimators.direct import Direct
+from argmax_vae.estimators.direct_control_variate import DirectControlVariate
 from argmax_vae.estimators.direct_rao_blackwell import DirectRaoBlackwell
 from argmax_vae.estimators.disarm import DisArm
 from argmax_vae.estimators.exact import Exact
@@ -26,6 +27,7 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     "reinmax": ReinMax,
     "rebar": Rebar,
     "relax": Relax,
+    "direct_control_variate": DirectControlVariate,
     "reinforce": Reinforce,
     "arm": Arm,
     "disarm": DisArm,

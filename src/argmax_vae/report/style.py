@@ -44,6 +44,7 @@ STYLES: dict[str, Style] = {
     "reinmax": Style("ReinMax", "#9D1C0E", LONG_DASHED, "p", "relaxed"),
     "rebar": Style("REBAR", "#239F73", DASH_DOT, "^", "control variate"),
     "relax": Style("RELAX", "#91005C", DOTTED, "v", "control variate"),
+    "direct_control_variate": Style("direct as control variate", "#4050F8", DOTTED, "1", "control variate"),
     "reinforce": Style("REINFORCE", "#3F7E90", SOLID, "X", "score"),
     "arm": Style("ARM", "#501579", DASH_DOT_DOT, "P", "score"),
     "disarm": Style("DisARM", "#C4A7D6", DASHED, "d", "score"),
