@@ -15,6 +15,7 @@ LineStyle = str | tuple[int, tuple[float, ...]]
 
 SOLID: LineStyle = "-"
 DASHED: LineStyle = (0, (5, 2))
+SHORT_DASHED: LineStyle = (0, (2.5, 1.5))
 DOTTED: LineStyle = (0, (1.2, 1.6))
 DASH_DOT: LineStyle = (0, (6, 2, 1.2, 2))
 LONG_DASHED: LineStyle = (0, (10, 3))
@@ -40,7 +41,10 @@ STYLES: dict[str, Style] = {
     "imle": Style("I-MLE", "#FC9CA8", DASH_DOT, CARET_LEFT, "perturbed"),
     "gumbel_softmax": Style("Gumbel-Softmax", "#CA5A02", DASHED, "s", "relaxed"),
     "straight_through": Style("straight-through", "#D4A104", DOTTED, "<", "relaxed"),
+    "decoupled_straight_through": Style("decoupled straight-through", "#C8BE50", SOLID, CARET_RIGHT, "relaxed"),
+    "gapped_straight_through": Style("gapped straight-through", "#B43C0A", DASH_DOT_DOT, CARET_UP, "relaxed"),
     "gumbel_rao": Style("Gumbel-Rao", "#965A42", DASH_DOT, ">", "relaxed"),
+    "zgr": Style("ZGR", "#960A3C", SHORT_DASHED, CARET_DOWN, "relaxed"),
     "reinmax": Style("ReinMax", "#9D1C0E", LONG_DASHED, "p", "relaxed"),
     "rebar": Style("REBAR", "#239F73", DASH_DOT, "^", "control variate"),
     "relax": Style("RELAX", "#91005C", DOTTED, "v", "control variate"),
