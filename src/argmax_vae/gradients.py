@@ -30,7 +30,7 @@ from torch import Tensor
 from argmax_vae.checks import require_all_positive, require_count
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS, Estimator, EstimatorConfig
-from argmax_vae.estimators.base import SYMBOLS, schedule_names
+from argmax_vae.estimators.base import SYMBOLS
 from argmax_vae.estimators.exact import Exact, ExactConfig
 from argmax_vae.estimators.local_expectation import LocalExpectation, LocalExpectationConfig
 from argmax_vae.networks import Networks
@@ -133,14 +133,14 @@ def settings(laboratory: LaboratoryConfig, n: int, k: int) -> list[Setting]:
     found = []
     for variant in [{"name": name} for name in ESTIMATORS] + list(laboratory.variants):
         choices = ", ".join(f"{key}={value}" for key, value in variant.items() if key != "name")
+        chosen = variant_config(variant)
         try:
-            variant_config(variant).validate_latents(n, k)
+            chosen.validate_latents(n, k)
         except UsageError:
             continue
-        config_class = ESTIMATORS[variant["name"]].config_class
-        swept = schedule_names(config_class)
+        config_class, swept = type(chosen), chosen.schedules_in_use()
         if not swept:
-            found.append(Setting(config_class(**variant), choices))
+            found.append(Setting(chosen, choices))
         for name in swept:
             for value in getattr(laboratory, name):
                 config = config_class(**{**variant, name: Constant(value=value)})

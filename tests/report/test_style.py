@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
+from argmax_vae.estimators import ESTIMATORS
+from argmax_vae.estimators.imle import ImleConfig
 from argmax_vae.report.style import STYLES, escape, markdown, rank, style
 
 
@@ -94,6 +96,15 @@ def test_escape_leaves_nothing_for_latex_to_misread() -> None:
     assert escape("95 % of a_b & {c}") == r"95 \% of a\_b \& \{c\}"
     assert escape("\\~^") == r"\textbackslash{}\textasciitilde{}\textasciicircum{}"
     assert escape("20×2 ± ε –").isascii()
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_escape_knows_the_symbols_of_every_estimator(name: str) -> None:
+    assert escape(ESTIMATORS[name].config_class().describe_schedule()).isascii()
+
+
+def test_escape_knows_the_symbol_of_an_adaptive_step() -> None:
+    assert escape(ImleConfig(step="adaptive").describe_schedule()) == r"$\lambda$ adaptive, target 1"
 
 
 def test_markdown_is_neither_html_nor_code_nor_a_link_nor_another_cell() -> None:

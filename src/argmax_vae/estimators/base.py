@@ -67,9 +67,13 @@ class EstimatorConfig:
     def validate_latents(self, n: int, k: int) -> None:
         """Raise UsageError when the estimator cannot work with n latent variables of k values."""
 
+    def schedules_in_use(self) -> tuple[str, ...]:
+        """The choices with a schedule that have an effect beside the other choices."""
+        return schedule_names(type(self))
+
     def describe_schedule(self) -> str:
         """Which ε or τ it uses, for tables; empty when it has none."""
-        names = schedule_names(type(self))
+        names = self.schedules_in_use()
         return ", ".join(f"{SYMBOLS.get(name, name)} = {getattr(self, name).describe()}" for name in names)
 
     def require_choice(self, field_name: str, allowed: tuple[str, ...]) -> None:

@@ -53,6 +53,9 @@ class ImleConfig(DirectConfig):
             require_positive(f"estimator.{name}", getattr(self, name))
         require_fraction("estimator.decay", self.decay)
 
+    def schedules_in_use(self) -> tuple[str, ...]:
+        return super().schedules_in_use() if self.step == "constant" else ()
+
     def describe_schedule(self) -> str:
         return super().describe_schedule() if self.step == "constant" else f"λ adaptive, target {self.target:g}"
 

@@ -99,7 +99,7 @@ _TEX |= {
     "≥": r"$\geq$",
     "≤": r"$\leq$",
 }
-_TEX |= {"ε": r"$\varepsilon$", "τ": r"$\tau$", "θ": r"$\theta$"}
+_TEX |= {"ε": r"$\varepsilon$", "η": r"$\eta$", "θ": r"$\theta$", "λ": r"$\lambda$", "τ": r"$\tau$"}
 
 
 def escape(text: str) -> str:
