@@ -1,4 +1,4 @@
-"""Trains every registered estimator on the 8×8 digits, prints the comparison, and draws it into demo/demo.png."""
+"""Trains the estimators of the registry on the 8×8 digits, prints the comparison, and draws it into demo/demo.png."""
 
 import sys
 from pathlib import Path
@@ -17,11 +17,14 @@ from argmax_vae.runs.directory import RunDirectory
 from argmax_vae.statistics import mean_interval
 from argmax_vae.streams import protect
 
+LEFT_OUT = ("decoupled_straight_through", "gapped_straight_through", "zgr")
+"""Estimators that are too much like a shown one to wait for."""
+
 
 def main() -> int:
     """Train, print, draw; returns the exit code of the training."""
     latents = cells("demo", [])[0].config.model.latents
-    names = [name for name in ESTIMATORS if applicable(name, latents)]
+    names = [name for name in ESTIMATORS if name not in LEFT_OUT and applicable(name, latents)]
     overrides = [f"estimator={','.join(names)}", *sys.argv[1:]]
     code = launch("demo", overrides, multirun=True)
     if code:

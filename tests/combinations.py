@@ -97,7 +97,7 @@ def images(number: int = 8) -> Dataset:
 def combinations() -> Iterator[Combination]:
     """Every estimator with every model and phase, and with every objective and loss of labels on one of them."""
     for estimator in ESTIMATORS:
-        loss = "label" if estimator.startswith("direct") else "cross_entropy"
+        loss = "label" if estimator in ("direct", "direct_rao_blackwell") else "cross_entropy"
         for model in MODELS:
             phases = PHASES if model == "mixture" else ("both",) if model == "attributes" else ("unlabelled",)
             yield from (Combination(model, estimator, phase=phase, loss=loss) for phase in phases)

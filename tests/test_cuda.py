@@ -32,6 +32,7 @@ def choices(estimator: str) -> tuple[str, ...]:
 
 
 MODELS = {name: choices(name) for name in ESTIMATORS} | {
+    "imle, adaptive step": (*choices("imle"), "estimator.step=adaptive", "estimator.rate=0.1"),
     "direct, deep": (*choices("direct"), *DEEP),
     "gumbel_softmax, deep": (*choices("gumbel_softmax"), *DEEP),
     "direct, mixture": (*MIXTURE, "estimator=direct"),

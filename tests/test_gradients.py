@@ -127,6 +127,7 @@ def test_encoder_gradient_is_the_chain_rule() -> None:
 EVALUATIONS = {
     "direct": 5,
     "direct_rao_blackwell": 5,
+    "direct_control_variate": 10,
     "local_expectation": 5,
     "exact": 9,
     "rebar": 3,
@@ -164,6 +165,12 @@ def test_settings_cover_the_registry_and_the_grid() -> None:
         ("direction=away", "ε", 1.0),
     ]
     assert [setting.value for setting in binary if setting.config.name == "gumbel_rao"] == [0.5]
+
+
+def test_a_schedule_without_effect_is_not_varied() -> None:
+    chosen = LaboratoryConfig(epsilon=[0.1, 1.0], variants=[{"name": "imle", "step": "adaptive"}])
+    found = [setting for setting in settings(chosen, 2, 3) if setting.config.name == "imle"]
+    assert [(setting.choices, setting.parameter) for setting in found] == [("", "ε"), ("", "ε"), ("step=adaptive", "")]
 
 
 @pytest.mark.parametrize(

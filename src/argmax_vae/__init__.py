@@ -42,7 +42,7 @@ _MODULES = {
     "argmax_vae.estimators": ("ESTIMATORS", "Estimate", "Estimator", "EstimatorConfig"),
     "argmax_vae.estimators.base": ("CodeLoss",),
     "argmax_vae.estimators.standalone": ("StandaloneEstimator", "estimator"),
-    "argmax_vae.schedules": ("SCHEDULES", "Constant", "Cosine", "Exponential", "Linear", "Schedule"),
+    "argmax_vae.estimators.schedules": ("SCHEDULES", "Constant", "Cosine", "Exponential", "Linear", "Schedule"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -53,6 +53,47 @@ def sample_codes(
     return one_hot_argmax(logits.detach() + gumbel)
 
 
+def codes_near(
+    mode: Float[Tensor, "*batch n k"], logits: Float[Tensor, "*batch n k"], uniform: Float[Tensor, "*batch n k"]
+) -> Float[Tensor, "*batch n k"]:
+    """Samples of q given that at most one coordinate differs from the code `mode`.
+
+    A place of the table (n, k) is drawn: a value that is not the mode's stands for that change, the n others for none.
+    """
+    odds = logits - (logits * mode).sum(-1, keepdim=True)
+    odds = torch.where(mode > 0, -math.log(logits.shape[-2]), odds)
+    scores = (odds + gumbel_from_uniform(uniform)).flatten(-2).unsqueeze(-2)
+    place = one_hot_argmax(scores).squeeze(-2).unflatten(-1, logits.shape[-2:])
+    return torch.where(place.sum(-1, keepdim=True) > 0, place, mode)
+
+
+def codes_far_from(
+    mode: Float[Tensor, "*batch n k"],
+    logits: Float[Tensor, "*batch n k"],
+    uniform: Float[Tensor, "samples *batch n k"],
+    places: Float[Tensor, "samples *batch 2 n"],
+) -> tuple[Float[Tensor, "samples *batch n k"], Float[Tensor, "*batch"]]:
+    """Samples of q given that at least two coordinates differ from the code `mode`, and the probability of that.
+
+    The second coordinate that differs is drawn first, then the one before it, then values: those after it are free.
+    For n = 1 the probability is zero, and the codes say nothing.
+    """
+    scores = logits.log_softmax(-1)
+    same = (scores * mode).sum(-1)
+    others = scores.masked_fill(mode > 0, -math.inf)
+    odds = others.logsumexp(-1) - same
+    one_before = F.pad(odds.logcumsumexp(-1)[..., :-1], (1, 0), value=-math.inf)
+    second_scores = same.cumsum(-1) + odds + one_before
+    gumbel = gumbel_from_uniform(places)
+    second = (second_scores + gumbel[..., 0, :]).argmax(-1, keepdim=True)
+    index = torch.arange(logits.shape[-2], device=logits.device)
+    first = (odds.masked_fill(index >= second, -math.inf) + gumbel[..., 1, :]).argmax(-1, keepdim=True)
+    values = gumbel_from_uniform(uniform)
+    codes = torch.where((index > second).unsqueeze(-1), one_hot_argmax(scores + values), mode)
+    changed = ((index == first) | (index == second)).unsqueeze(-1)
+    return torch.where(changed, one_hot_argmax(others + values), codes), second_scores.logsumexp(-1).exp()
+
+
 def kl_to_uniform(logits: Float[Tensor, "*batch n k"]) -> Float[Tensor, "*batch"]:
     """KL(q ‖ uniform) = Σ_i Σ_j q_i(j) log q_i(j) + n log k, in nats; between 0 and n log k."""
     log_probabilities = logits.log_softmax(-1)

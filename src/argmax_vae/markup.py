@@ -5,6 +5,18 @@ from __future__ import annotations
 import re
 
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_TEX |= {character: f"\\{character}" for character in "&%$#_{}"}
+_TEX |= {
+    "×": r"$\times$",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "–": "--",
+    "·": r"$\cdot$",
+    "†": r"$\dagger$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+}
+_TEX |= {"ε": r"$\varepsilon$", "η": r"$\eta$", "θ": r"$\theta$", "λ": r"$\lambda$", "τ": r"$\tau$"}
 
 
 def escape(text: str) -> str:

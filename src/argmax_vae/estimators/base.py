@@ -66,9 +66,13 @@ class EstimatorConfig:
     def validate_latents(self, n: int, k: int) -> None:
         """Raise UsageError when the estimator cannot work with n latent variables of k values."""
 
+    def schedules_in_use(self) -> tuple[str, ...]:
+        """The choices with a schedule that have an effect beside the other choices."""
+        return schedule_names(type(self))
+
     def describe_schedule(self) -> str:
         """Which ε or τ it uses, for tables; empty when it has none."""
-        names = schedule_names(type(self))
+        names = self.schedules_in_use()
         return ", ".join(f"{SYMBOLS.get(name, name)} = {getattr(self, name).describe()}" for name in names)
 
     def require_choice(self, field_name: str, allowed: tuple[str, ...]) -> None:
@@ -102,7 +106,8 @@ class Estimate:
 
     `objective`: its backward pass puts the estimate of ∇E_q[θ] on the logits and the decoder's gradient on the decoder;
     `loss`: the value of E_q[θ] that the estimator saw; `relaxed_log_codes` and `temperature`: its relaxed sample, for
-    the objective that needs one; `metrics`: for the logs, such as ε; a scalar, or one per seed.
+    the objective that needs one; `metrics`: for the logs, such as ε; a scalar, or one per seed; `observed`: what
+    `Estimator.observe` is given after the step, by default the loss.
     """
 
     objective: Float[Tensor, "*leading"]
@@ -110,6 +115,12 @@ class Estimate:
     relaxed_log_codes: Float[Tensor, "samples *leading n k"] | None = None
     temperature: Float[Tensor, ""] | None = None
     metrics: dict[str, Tensor] = field(default_factory=dict)
+    observed: Float[Tensor, "*leading"] | None = None
+
+    @property
+    def seen(self) -> Float[Tensor, "*leading"]:
+        """What `Estimator.observe` is given."""
+        return self.loss if self.observed is None else self.observed
 
 
 class Estimator(nn.Module):
@@ -139,8 +150,8 @@ class Estimator(nn.Module):
         """
         return self
 
-    def observe(self, loss: Float[Tensor, "*leading"]) -> None:
-        """Called after every training step with the losses that the estimator saw, for what is remembered."""
+    def observe(self, seen: Float[Tensor, "*leading"]) -> None:
+        """Called after every training step with `Estimate.seen` of all images, for what is remembered."""
 
     def noise(self, shape: tuple[int, ...], source: NoiseSource) -> dict[str, Tensor]:
         """The random numbers of one step for logits of this shape (*leading, n, k)."""

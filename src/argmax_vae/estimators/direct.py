@@ -39,12 +39,14 @@ class Direct(FromLosses):
     asks_for_candidates = True
 
     def gradient(self, logits: Logits, codes: Codes, candidates: Codes, noise: Noise, scheduled: Scheduled) -> Logits:
+        return self.differences(logits, codes, candidates, noise, scheduled).mean(0)
+
+    def differences(self, logits: Logits, codes: Codes, candidates: Codes, noise: Noise, scheduled: Scheduled) -> Codes:
+        """The estimate of every sample."""
         epsilon = scheduled["epsilon"]
         scores, change = logits + gumbel_from_uniform(noise["uniform"]), epsilon * candidates
         if self.config.direction == "toward":
-            difference = (codes - one_hot_argmax(scores - change)) / epsilon
-        elif self.config.direction == "away":
-            difference = (one_hot_argmax(scores + change) - codes) / epsilon
-        else:
-            difference = (one_hot_argmax(scores + change) - one_hot_argmax(scores - change)) / (2 * epsilon)
-        return difference.mean(0)
+            return (codes - one_hot_argmax(scores - change)) / epsilon
+        if self.config.direction == "away":
+            return (one_hot_argmax(scores + change) - codes) / epsilon
+        return (one_hot_argmax(scores + change) - one_hot_argmax(scores - change)) / (2 * epsilon)

@@ -70,9 +70,9 @@ class Reinforce(FromLosses):
             return corrected.to(losses.dtype).expand_as(losses)
         return torch.zeros_like(losses)
 
-    def observe(self, loss: Float[Tensor, "*leading"]) -> None:
+    def observe(self, seen: Float[Tensor, "*leading"]) -> None:
         if self.config.baseline != "moving_average":
             return
-        mean = loss.mean() if self.average.ndim == 0 else loss.mean(-1, keepdim=True)
+        mean = seen.mean() if self.average.ndim == 0 else seen.mean(-1, keepdim=True)
         self.average.lerp_(mean.to(self.average.dtype), 1 - self.config.decay)
         self.weight.lerp_(torch.ones_like(self.weight), 1 - self.config.decay)

@@ -5,6 +5,7 @@ With π = softmax(φ), a hard sample D ~ π and π_D = (D + softmax(φ/τ))/2,
     ∇_φ ≈ (2 J(π_D) − J(π)/2)ᵀ ∇_z θ(D),  J(p) = diag(p) − p pᵀ,
 
 which is Heun's method where straight-through is Euler's: for n = 1 and τ = 1 it is unbiased when θ is quadratic.
+At τ = 1 it is ZGR (Shekhovtsov 2023).
 Cost: one decoder evaluation per image and sample.
 """
 

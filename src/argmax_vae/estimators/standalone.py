@@ -132,7 +132,7 @@ class StandaloneEstimator(nn.Module):
         code_loss = loss if isinstance(loss, CodeLoss) else FromFunction(loss, logits.shape[:-2], self.one_at_a_time)
         estimate = self.inner(logits, code_loss, noise, now)
         if self.training:
-            self.inner.observe(estimate.loss)
+            self.inner.observe(estimate.seen)
             self.steps_done += 1
         return estimate
 

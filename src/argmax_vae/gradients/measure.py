@@ -104,7 +104,7 @@ class Laboratory:
                 optimizer.zero_grad()
                 estimate.objective.mean(-1).sum().backward(inputs=parameters)
                 optimizer.step()
-            estimator.observe(estimate.loss)
+            estimator.observe(estimate.seen)
         return estimator.requires_grad_(False).eval()
 
     def wait(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from argmax_vae.errors import UsageError, require_all_positive, require_count
 from argmax_vae.estimators import ESTIMATORS
-from argmax_vae.estimators.base import SYMBOLS, EstimatorConfig, schedule_names
+from argmax_vae.estimators.base import SYMBOLS, EstimatorConfig
 from argmax_vae.estimators.schedules import Constant, Schedule
 
 
@@ -101,14 +101,14 @@ def settings(laboratory: LaboratoryConfig, n: int, k: int) -> list[Setting]:
     found = []
     for variant in [{"name": name} for name in ESTIMATORS] + list(laboratory.variants):
         choices = ", ".join(f"{key}={value}" for key, value in variant.items() if key != "name")
+        chosen = variant_config(variant)
         try:
-            variant_config(variant).validate_latents(n, k)
+            chosen.validate_latents(n, k)
         except UsageError:
             continue
-        config_class = ESTIMATORS[variant["name"]].config_class
-        swept = schedule_names(config_class)
+        config_class, swept = type(chosen), chosen.schedules_in_use()
         if not swept:
-            found.append(Setting(config_class(**variant), choices))
+            found.append(Setting(chosen, choices))
         for name in swept:
             for value in getattr(laboratory, name):
                 config = config_class(**{**variant, name: Constant(value=value)})

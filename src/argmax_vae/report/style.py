@@ -1,7 +1,8 @@
 """One fixed look per estimator, so that a colour means the same in every figure; text as LaTeX.
 
-Any two colours differ clearly, also as a person with a red-green deficiency sees them; every estimator has a
-marker of its own, and two estimators of similar luminance differ in line style, so that a grey print can be read too.
+Any two colours differ clearly, also as a person with a colour deficiency sees them. Too few such colours exist for all
+estimators: within a family, two whose line styles differ may have colours half as far apart. Every estimator has a
+marker of its own, and two of similar luminance differ in line style, so that a grey print can be read too.
 """
 
 from __future__ import annotations
@@ -9,41 +10,49 @@ from __future__ import annotations
 import zlib
 from typing import NamedTuple
 
-from argmax_vae.markup import _TEX
-
 LineStyle = str | tuple[int, tuple[float, ...]]
 
 SOLID: LineStyle = "-"
 DASHED: LineStyle = (0, (5, 2))
+SHORT_DASHED: LineStyle = (0, (2.5, 1.5))
 DOTTED: LineStyle = (0, (1.2, 1.6))
 DASH_DOT: LineStyle = (0, (6, 2, 1.2, 2))
 LONG_DASHED: LineStyle = (0, (10, 3))
 DASH_DOT_DOT: LineStyle = (0, (6, 2, 1.2, 2, 1.2, 2))
 
+CARET_LEFT, CARET_RIGHT, CARET_UP, CARET_DOWN = 4, 5, 6, 7
+"""Markers that matplotlib knows by numbers."""
+
 
 class Style(NamedTuple):
-    """How matplotlib draws one estimator, and what people call it."""
+    """How matplotlib draws one estimator, what people call it, and the family of estimators it is one of."""
 
     label: str
     color: str
     line: LineStyle
-    marker: str
+    marker: str | int
+    family: str = ""
 
 
 STYLES: dict[str, Style] = {
-    "direct": Style("direct", "#1056B0", SOLID, "o"),
-    "direct_rao_blackwell": Style("direct, Rao-Blackwell", "#409ADF", LONG_DASHED, "h"),
-    "gumbel_softmax": Style("Gumbel-Softmax", "#CA5A02", DASHED, "s"),
-    "straight_through": Style("straight-through", "#D4A104", DOTTED, "<"),
-    "gumbel_rao": Style("Gumbel-Rao", "#965A42", DASH_DOT, ">"),
-    "reinmax": Style("ReinMax", "#9D1C0E", LONG_DASHED, "p"),
-    "rebar": Style("REBAR", "#239F73", DASH_DOT, "^"),
-    "relax": Style("RELAX", "#91005C", DOTTED, "v"),
-    "reinforce": Style("REINFORCE", "#3F7E90", SOLID, "X"),
-    "arm": Style("ARM", "#501579", DASH_DOT_DOT, "P"),
-    "disarm": Style("DisARM", "#C4A7D6", DASHED, "d"),
-    "local_expectation": Style("local expectation", "#7FA453", DASH_DOT_DOT, "*"),
-    "exact": Style("exact gradient", "#000000", DASHED, "D"),
+    "direct": Style("direct", "#1056B0", SOLID, "o", "perturbed"),
+    "direct_rao_blackwell": Style("direct, Rao-Blackwell", "#409ADF", LONG_DASHED, "h", "perturbed"),
+    "imle": Style("I-MLE", "#FC9CA8", DASH_DOT, CARET_LEFT, "perturbed"),
+    "gumbel_softmax": Style("Gumbel-Softmax", "#CA5A02", DASHED, "s", "relaxed"),
+    "straight_through": Style("straight-through", "#D4A104", DOTTED, "<", "relaxed"),
+    "decoupled_straight_through": Style("decoupled straight-through", "#C8BE50", SOLID, CARET_RIGHT, "relaxed"),
+    "gapped_straight_through": Style("gapped straight-through", "#B43C0A", DASH_DOT_DOT, CARET_UP, "relaxed"),
+    "gumbel_rao": Style("Gumbel-Rao", "#965A42", DASH_DOT, ">", "relaxed"),
+    "zgr": Style("ZGR", "#960A3C", SHORT_DASHED, CARET_DOWN, "relaxed"),
+    "reinmax": Style("ReinMax", "#9D1C0E", LONG_DASHED, "p", "relaxed"),
+    "rebar": Style("REBAR", "#239F73", DASH_DOT, "^", "control variate"),
+    "relax": Style("RELAX", "#91005C", DOTTED, "v", "control variate"),
+    "direct_control_variate": Style("direct as control variate", "#4050F8", DOTTED, "1", "control variate"),
+    "reinforce": Style("REINFORCE", "#3F7E90", SOLID, "X", "score"),
+    "arm": Style("ARM", "#501579", DASH_DOT_DOT, "P", "score"),
+    "disarm": Style("DisARM", "#C4A7D6", DASHED, "d", "score"),
+    "local_expectation": Style("local expectation", "#7FA453", DASH_DOT_DOT, "*", "score"),
+    "exact": Style("exact gradient", "#000000", DASHED, "D", "exact"),
 }
 """Registered estimators, in the order in which tables and legends list them."""
 
@@ -75,17 +84,3 @@ def rank(estimator: str) -> tuple[int, str]:
     """Sort key: registered estimators in the order of :data:`STYLES`, others after them by name."""
     names = list(STYLES)
     return (names.index(estimator) if estimator in STYLES else len(names), estimator)
-
-
-_TEX |= {character: f"\\{character}" for character in "&%$#_{}"}
-_TEX |= {
-    "×": r"$\times$",
-    "±": r"$\pm$",
-    "−": "$-$",
-    "–": "--",
-    "·": r"$\cdot$",
-    "†": r"$\dagger$",
-    "≥": r"$\geq$",
-    "≤": r"$\leq$",
-}
-_TEX |= {"ε": r"$\varepsilon$", "τ": r"$\tau$", "θ": r"$\theta$"}

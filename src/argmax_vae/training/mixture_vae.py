@@ -217,7 +217,7 @@ class MixtureVAE(DiscreteVAE):
         if self.phase == "both":
             behind = extra if self.supervision.loss in CROSS_ENTROPIES else terms.estimate.objective
             total = total + self.supervision.labelled_weight * behind[:, first:].mean(-1).sum()
-        return total, bound.mean(-1), terms.estimate.loss, terms.estimate.metrics
+        return total, bound.mean(-1), terms.estimate.seen, terms.estimate.metrics
 
     def training_step(self, block: Int64[Tensor, "steps seeds batch"], batch_index: int) -> None:
         """As in DiscreteVAE, but no more steps on labelled images alone than `supervision` says."""

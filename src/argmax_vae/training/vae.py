@@ -182,13 +182,13 @@ class DiscreteVAE(pl.LightningModule):
     def terms(
         self, inputs: tuple[Tensor, ...], noise: Noise, steps_done: Int64[Tensor, ""]
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "seeds"], Float[Tensor, "seeds batch"], dict[str, Tensor]]:
-        """A step's objective summed over seeds, the training bound of each seed, the estimator's losses and metrics."""
+        """A step's objective summed over seeds, the training bound of each, what the estimator observes, metrics."""
         (images,) = inputs
         logits = self.networks.encode(images)
         loss = Reconstruction(self.networks, images, self.candidates)
         terms = training_terms(self.objective_config, self.estimator, logits, loss, noise, steps_done)
         bound = (terms.reconstruction + terms.kl).mean(-1)
-        return terms.objective.mean(-1).sum(), bound, terms.estimate.loss, terms.estimate.metrics
+        return terms.objective.mean(-1).sum(), bound, terms.estimate.seen, terms.estimate.metrics
 
     def inputs(self, indices: Int64[Tensor, "seeds batch"], noise: Noise) -> tuple[Tensor, ...]:
         """What `terms` sees of the data in one step: images (seeds, batch, pixels)."""
