@@ -10,7 +10,7 @@ from scipy import stats
 from torch import Tensor
 
 from argmax_vae.estimators.direct_control_variate import saturated
-from argmax_vae.gradients import CountingLoss
+from argmax_vae.gradients.cost import CountingLoss
 from argmax_vae.latents import codes_far_from, codes_near, one_hot_argmax
 from argmax_vae.randomness import PlainNoise
 from chance import FALSE_ALARM

@@ -5,7 +5,6 @@ False alarms of the statistical tests 1e-6.
 
 import pytest
 import torch
-from argmax_vae.reconstruction import Reconstruction
 from torch import Tensor
 
 from argmax_vae.errors import UsageError
@@ -15,6 +14,7 @@ from argmax_vae.estimators.schedules import Constant
 from argmax_vae.estimators.standalone import FromFunction
 from argmax_vae.latents import gumbel_from_uniform
 from argmax_vae.models.discrete import Networks
+from argmax_vae.models.reconstruction import Reconstruction
 from argmax_vae.randomness import PlainNoise, SeedNoise
 from chance import FALSE_ALARM, mean_p_value
 from estimators.test_biased import gradients, quadratic
