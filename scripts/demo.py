@@ -13,7 +13,6 @@ from argmax_vae.config.compose import cells
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.report.drawing import curve_with_band
 from argmax_vae.report.style import style
-from argmax_vae.runs.directory import RunDirectory
 from argmax_vae.statistics import mean_interval
 from argmax_vae.streams import protect
 
@@ -29,7 +28,7 @@ def main() -> int:
     code = launch("demo", overrides, multirun=True)
     if code:
         return code
-    found = {cell.config.estimator.name: RunDirectory.of(cell.plain).path for cell in cells("demo", overrides)}
+    found = {cell.config.estimator.name: cell.run.path for cell in cells("demo", overrides)}
     print(table(found))
     target = Path("demo") / "demo.png"
     draw(found, latents).savefig(target, dpi=150)

@@ -55,8 +55,8 @@ def cell(runs: Path, *overrides: str) -> Cell:
 def train(runs: Path, *overrides: str) -> RunDirectory:
     """Train a tiny run in `runs` and return its directory."""
     chosen = cell(runs, *overrides)
-    fit.train(chosen.config, chosen.plain)
-    return RunDirectory.of(chosen.plain)
+    fit.train(chosen)
+    return chosen.run
 
 
 def seeds(run: RunDirectory) -> pd.DataFrame:

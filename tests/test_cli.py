@@ -282,7 +282,7 @@ def test_the_home_directory_is_what_a_tilde_says(monkeypatch: pytest.MonkeyPatch
     (cell,) = compose.cells("train", [*TINY, "paths.runs='~/r/'", "paths.data='~/d'"])
     paths = {"data": f"{empty_directory}/d", "runs": f"{empty_directory}/r", "results": "results"}
     assert cell.plain["paths"] == vars(cell.config.paths) == paths
-    assert RunDirectory.of(cell.plain).path.parent == empty_directory / "r"
+    assert cell.run.path.parent == empty_directory / "r"
 
 
 def test_without_a_working_directory_nothing_is_done(

@@ -16,7 +16,7 @@ from argmax_vae import errors
 from argmax_vae.cli import main
 from argmax_vae.commands import sweep
 from argmax_vae.config import compose, launchers, options
-from argmax_vae.runs.directory import RunDirectory, run_name
+from argmax_vae.runs.directory import run_name
 from helpers import TINY, same_numbers
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -86,7 +86,7 @@ def test_a_sweep_on_an_engine_gives_the_runs_of_one_process(
     needs("hydra-joblib-launcher" if "joblib" in engine[0] else "hydra-submitit-launcher")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     overrides = [*TINY, "seeds=[0],[1],[2]"]
-    there = [RunDirectory.of(cell.plain) for cell in compose.cells("train", [*overrides, "paths.runs=there"])]
+    there = [cell.run for cell in compose.cells("train", [*overrides, "paths.runs=there"])]
     there[2].path.mkdir(parents=True)
     there[2].checkpoint.write_bytes(b"garbage")
     assert main(["train", "-m", *overrides, "paths.runs=there", *engine]) == 1
@@ -104,7 +104,7 @@ def test_a_sweep_on_an_engine_gives_the_runs_of_one_process(
     finally:
         torch.set_num_threads(before)
     for cell, run in zip(compose.cells("train", overrides), there[:2], strict=False):
-        same_numbers(RunDirectory.of(cell.plain), run)
+        same_numbers(cell.run, run)
 
 
 def test_finished_cells_are_not_submitted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +117,7 @@ def test_finished_cells_are_not_submitted(monkeypatch: pytest.MonkeyPatch) -> No
         return [("done", "")] * len(jobs), ""
 
     first, _ = compose.cells("train", [*TINY, "seeds=[0],[1]"])
-    done = RunDirectory.of(first.plain).path / "done.json"
+    done = first.run.path / "done.json"
     done.parent.mkdir(parents=True)
     done.write_text('{"status": "done"}')
     monkeypatch.setattr(launchers, "launch", launch)

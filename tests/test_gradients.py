@@ -23,7 +23,6 @@ from argmax_vae.gradients.settings import LaboratoryConfig, Setting, settings
 from argmax_vae.models.discrete import Networks
 from argmax_vae.randomness import PlainNoise
 from argmax_vae.report import gradients as report
-from argmax_vae.runs.directory import RunDirectory
 from chance import FALSE_ALARM
 from helpers import TINY, latents, ready, train
 from tabular import TabularLoss
@@ -321,7 +320,7 @@ def test_the_config_of_figure1_is_the_papers() -> None:
     (cell,) = cells("figure1", [])
     assert (cell.config.model.n, cell.config.model.k, list(cell.config.model.hidden)) == (1, 10, [300])
     assert cell.config.laboratory.repeats == 500
-    assert RunDirectory.of(cell.plain).path.name.startswith("mnist-one_hidden-1x10-reinforce")
+    assert cell.run.path.name.startswith("mnist-one_hidden-1x10-reinforce")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from argmax_vae.data.datasets import load_dataset
 from argmax_vae.files import write_json
-from argmax_vae.runs import related
+from argmax_vae.runs import start
 from argmax_vae.runs.directory import RunDirectory, identity
 from argmax_vae.training import fit
 from helpers import cell, train
@@ -27,7 +27,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
 @pytest.fixture
 def beside(finished: RunDirectory, tmp_path: Path) -> RunDirectory:
     """A copy of it, and a note that has not been said yet."""
-    related.say_once.cache_clear()
+    start.say_once.cache_clear()
     return RunDirectory(Path(shutil.copytree(finished.path, tmp_path / finished.path.name)))
 
 
@@ -35,7 +35,7 @@ def used(runs: Path) -> tuple[RunDirectory | None, list[RunDirectory]]:
     """What a run with more epochs would go on from, and one with more seeds be joined of."""
     longer = cell(runs, *MIXTURE, "seeds=[0]", "trainer.epochs=2").plain
     more = cell(runs, *MIXTURE, "seeds=[1,0]").plain
-    return related.shorter(longer, DIGEST), list(related.parts(more, DIGEST).found)
+    return start.find_shorter_run(longer, DIGEST), list(start.reusable_seeds(more, DIGEST).found)
 
 
 def flip(content: bytes) -> bytes:
@@ -139,12 +139,12 @@ def test_damaged_neighbours_spare_nothing_and_refuse_nothing(beside: RunDirector
 
 
 def test_names_end_in_the_identity(beside: RunDirectory) -> None:
-    assert related.beside(beside) == {identity(beside.config()): beside}
-    assert related.beside(RunDirectory(beside.path / "no" / "run-0123456789")) == {}
+    assert start.beside(beside) == {identity(beside.config()): beside}
+    assert start.beside(RunDirectory(beside.path / "no" / "run-0123456789")) == {}
 
 
 def test_a_run_that_has_ended_is_not_taken_for_one_on_other_data(
     beside: RunDirectory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chosen = cell(beside.path.parent, *MIXTURE, "seeds=[0]")
-    assert fit.train(chosen.config, chosen.plain) == "done"
+    assert fit.train(chosen) == "done"

@@ -14,7 +14,7 @@ from argmax_vae.counter_noise import streams_of
 from argmax_vae.errors import UsageError
 from argmax_vae.interruption import interruptible
 from argmax_vae.randomness import NoiseSource
-from argmax_vae.training.processes import Part, in_processes
+from argmax_vae.training.processes import Share, in_processes
 from helpers import cell, metrics, train
 
 COMMON = ("estimator=reinforce", "data.binarization=dynamic", "seeds=[3,4]")
@@ -30,7 +30,7 @@ CHOICES = {
 
 
 def test_parts_make_the_whole() -> None:
-    rows = [index for rank in range(4) for index in range(12)[Part(rank, 4).rows(12)]]
+    rows = [index for rank in range(4) for index in range(12)[Share(rank, 4).rows(12)]]
     assert rows == list(range(12))
 
 
@@ -45,7 +45,7 @@ def test_noise_of_the_parts_is_that_of_the_whole(noise: str, samples: int | None
         return streams.of_step("noise")
 
     whole = source().uniform((2, 12, 7), samples)
-    parts = [Part(rank, 2).noise(source(), 8, 4).uniform((2, 6, 7), samples) for rank in range(2)]
+    parts = [Share(rank, 2).noise(source(), 8, 4).uniform((2, 6, 7), samples) for rank in range(2)]
     first, last = (
         torch.cat([part.narrow(axis, start, size) for part in parts], axis) for start, size in ((0, 4), (4, 2))
     )
@@ -54,11 +54,11 @@ def test_noise_of_the_parts_is_that_of_the_whole(noise: str, samples: int | None
 
 def test_alone_nothing_is_averaged_or_gathered() -> None:
     values = torch.arange(3.0)
-    Part().average([values])
-    assert torch.equal(Part().gather(values), torch.arange(3.0))
+    Share().average([values])
+    assert torch.equal(Share().gather(values), torch.arange(3.0))
 
 
-def refuse(part: Part) -> None:
+def refuse(part: Share) -> None:
     """What a process does that finds something wrong."""
     if part.rank == 1:
         raise UsageError("key=value must be another")
@@ -69,7 +69,7 @@ def test_what_one_process_refuses_is_told_in_one_line() -> None:
         in_processes(2, refuse)
 
 
-def wait(part: Part, directory: Path, interrupted: int) -> None:
+def wait(part: Share, directory: Path, interrupted: int) -> None:
     """Wait for a signal, which the process of rank `interrupted` sends itself, and write a file when it comes."""
     (directory / f"{part.rank} waits").touch()
     try:

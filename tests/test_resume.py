@@ -201,7 +201,7 @@ def test_the_clock_goes_on_after_a_stop(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_damaged_checkpoint_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chosen = cell(tmp_path)
-    run = RunDirectory.of(chosen.plain)
+    run = chosen.run
     run.path.mkdir()
     for content in (b"", b"garbage", b"PK\x03\x04 half an archive"):
         run.checkpoint.write_bytes(content)

@@ -47,8 +47,8 @@ def train_faces(runs: Path, *more: str) -> RunDirectory:
         *("model.gaussian=3", "supervision.labels=16", "trainer.batch=20", "seeds=[0,1]", f"paths.runs={runs}"),
     ]
     (cell,) = compose.cells("train", [*small, *overrides, *more])
-    assert fit.train(cell.config, cell.plain) == "done"
-    return RunDirectory.of(cell.plain)
+    assert fit.train(cell) == "done"
+    return cell.run
 
 
 @pytest.fixture

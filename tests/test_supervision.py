@@ -30,7 +30,6 @@ from argmax_vae.objective.labels import (
     with_replacement,
 )
 from argmax_vae.randomness import PlainNoise
-from argmax_vae.runs.directory import RunDirectory
 from argmax_vae.training import build, fit
 from argmax_vae.training.mixture_vae import MixtureVAE, clustering_accuracy
 from chance import FALSE_ALARM, mean_p_value
@@ -559,8 +558,8 @@ def test_supervision_needs_a_mixture() -> None:
 def test_labels_that_the_data_cannot_give(overrides: tuple[str, ...], problem: str, tmp_path: Path) -> None:
     chosen = cell(tmp_path, *MIXTURE, *JOINT, *overrides)
     with pytest.raises(UsageError, match=problem):
-        fit.train(chosen.config, chosen.plain)
-    assert not RunDirectory.of(chosen.plain).has_ended
+        fit.train(chosen)
+    assert not chosen.run.has_ended
 
 
 def test_a_data_set_without_labels_is_refused(tmp_path: Path) -> None:

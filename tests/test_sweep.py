@@ -28,7 +28,7 @@ def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def runs_of(overrides: tuple[str, ...]) -> list[RunDirectory]:
-    return [RunDirectory.of(cell.plain) for cell in compose.cells("train", list(overrides))]
+    return [cell.run for cell in compose.cells("train", list(overrides))]
 
 
 def fail_for(monkeypatch: pytest.MonkeyPatch, latents: str, error: BaseException) -> list[str]:
@@ -309,7 +309,7 @@ def test_cells_that_need_something_else_are_checked_too(
 
 def test_a_cell_that_is_done_is_not_checked_in_place_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = found = compose.cells("train", [*TINY, "optim.learning_rate=0.1,0.2"])
-    run = RunDirectory.of(first.plain)
+    run = first.run
     run.start(first.plain)
     (run.path / "done.json").write_text('{"status": "done"}')
     seen: list[Config] = []

@@ -12,8 +12,8 @@ import torch
 from argmax_vae.commands.bench import synthetic_images
 from argmax_vae.config.compose import cells
 from argmax_vae.files import write_csv
-from argmax_vae.runs.directory import RunDirectory
 from argmax_vae.runs.provenance import device_name
+from argmax_vae.runs.start import Fresh
 from argmax_vae.runs.trackers import TRACKERS
 from argmax_vae.training.build import device_of
 from argmax_vae.training.callbacks import Stopwatch
@@ -28,11 +28,11 @@ def measure(tracker: str, epochs: int, images: int = IMAGES) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         overrides = [f"tracker={tracker}", f"trainer.epochs={epochs}", f"paths.runs={directory}", *SMALLEST]
         (cell,) = cells("train", overrides)
-        run, stopwatch = RunDirectory.of(cell.plain), Stopwatch()
+        run, stopwatch = cell.run, Stopwatch()
         run.start(cell.plain)
         device = device_of(cell.config.runtime.device)
         with contextlib.redirect_stderr(io.StringIO()):
-            fit(cell.config, cell.plain, run, synthetic_images(images=images), device, None, callbacks=[stopwatch])
+            fit(cell, synthetic_images(images=images), device, Fresh(), callbacks=[stopwatch])
     return {
         "tracker": tracker,
         "latents": cell.config.model.latents,

@@ -20,7 +20,6 @@ from argmax_vae.config.spaces import spaces
 from argmax_vae.errors import UsageError
 from argmax_vae.files import claimed, require_writable
 from argmax_vae.models.mixture import GaussianMixtureConfig
-from argmax_vae.runs.directory import RunDirectory
 from argmax_vae.runs.provenance import commit, commits
 
 METRICS: dict[str, Literal["minimize", "maximize"]] = {
@@ -172,8 +171,8 @@ def outcome(cell: Cell, metric: str) -> dict[str, Any]:
     """Train the cell unless it is done; the mean of the metric over its seeds, NaN when it failed or one diverged."""
     from argmax_vae.training.fit import train
 
-    status = train(cell.config, cell.plain)
-    run = RunDirectory.of(cell.plain)
+    status = train(cell)
+    run = cell.run
     if status == "running":
         raise UsageError(f"another process is training {run.path}: wait for it, then run the same command again")
     score = math.nan

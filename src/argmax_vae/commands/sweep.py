@@ -46,7 +46,7 @@ def train_cell(found: Sequence[Cell], number: int) -> tuple[str, str]:
 
     cell = found[number]
     try:
-        return train(cell.config, cell.plain), ""
+        return train(cell), ""
     except UsageError as error:
         return "refused", str(error)
 
@@ -62,8 +62,8 @@ def launch(config_name: str, overrides: list[str], multirun: bool, dry_run: bool
         return DONE
     code = launch_cells(overrides, found)
     for cell in found:
-        if RunDirectory.of(cell.plain).has_ended:
-            print(summary(RunDirectory.of(cell.plain)))
+        if cell.run.has_ended:
+            print(summary(cell.run))
     return code
 
 
@@ -92,8 +92,8 @@ def launch_cells(overrides: list[str], found: list[Cell]) -> int:
     check_prerequisites(found, launchers.chosen(overrides) in launchers.ON_THIS_MACHINE)
     refused: list[str] = []
     for cell in found:
-        RunDirectory.of(cell.plain).tidy()
-    pending = [cell for cell in found if not RunDirectory.of(cell.plain).has_ended]
+        cell.run.tidy()
+    pending = [cell for cell in found if not cell.run.has_ended]
     while pending:
         jobs = [cell.overrides for cell in pending]
         answers, problem = launchers.launch(found[0].home, found[0].config_name, jobs, partial(train_cell, pending))
@@ -101,10 +101,10 @@ def launch_cells(overrides: list[str], found: list[Cell]) -> int:
             print(f"argmax-vae: {problem}", file=sys.stderr)
         refused += [reason for status, reason in answers if status == "refused"]
         elsewhere = [cell for cell, (status, _) in zip(pending, answers, strict=False) if status == "running"]
-        pending = [cell for cell in elsewhere if RunDirectory.of(cell.plain).status not in (*ENDED, "running")]
+        pending = [cell for cell in elsewhere if cell.run.status not in (*ENDED, "running")]
     for reason in dict.fromkeys(refused):
         print(f"argmax-vae: {reason}", file=sys.stderr)
-    statuses = [(run, run.status) for run in (RunDirectory.of(cell.plain) for cell in found)]
+    statuses = [(run, run.status) for run in (cell.run for cell in found)]
     unfinished = [run for run, status in statuses if status not in ("done", "running")]
     for run, status in statuses:
         if status == "running":
@@ -122,13 +122,13 @@ def check_prerequisites(found: list[Cell], on_this_machine: bool = True) -> None
 
     So it is when a cell that is done was trained on other data. Devices of other machines are for their jobs to check.
     """
-    from argmax_vae.training.start import prerequisites, require_same_data
+    from argmax_vae.training.prerequisites import prerequisites, require_same_data
 
     checked = set()
     for cell in found:
         config = cell.config
-        if RunDirectory.of(cell.plain).has_ended:
-            require_same_data(RunDirectory.of(cell.plain), config)
+        if cell.run.has_ended:
+            require_same_data(cell.run, config)
             continue
         needs = (
             config.runtime.device,
@@ -154,7 +154,7 @@ def describe(cell: Cell) -> str:
     config = cell.config
     schedule = config.estimator.describe_schedule()
     what = f"{config.model.latents:6} {config.estimator.name:15} KL {config.objective.kl:9} {schedule}"
-    run = RunDirectory.of(cell.plain)
+    run = cell.run
     weight = config.supervision.labelled_weight
     labels = f"{config.supervision.labels} labels" + (f" of weight {weight:g}, " if weight != 1 else ", ")
     labels = labels if config.supervision.labels else ""
@@ -280,7 +280,7 @@ def collect(found: list[Cell], results: Path) -> tuple[int, int]:
     """
     entries, damaged = [], 0
     for cell in found:
-        run = RunDirectory.of(cell.plain)
+        run = cell.run
         if not run.has_ended:
             continue
         try:
@@ -307,9 +307,7 @@ def cells_in(table: str, overrides: Sequence[str], directory: Path) -> list[Cell
 
 def missing(table: str, overrides: Sequence[str], directory: Path) -> list[str]:
     """Lines for the cells of a table or list that are not done in this directory of runs."""
-    return [
-        describe(cell) for cell in cells_in(table, overrides, directory) if not RunDirectory.of(cell.plain).has_ended
-    ]
+    return [describe(cell) for cell in cells_in(table, overrides, directory) if not cell.run.has_ended]
 
 
 def collect_finished(table: str, overrides: Sequence[str], directory: Path, results: Path) -> list[str]:
@@ -317,7 +315,7 @@ def collect_finished(table: str, overrides: Sequence[str], directory: Path, resu
 
     Raises UsageError when none is finished, or a config is of no table.
     """
-    found = [cell for cell in cells_in(table, overrides, directory) if RunDirectory.of(cell.plain).has_ended]
+    found = [cell for cell in cells_in(table, overrides, directory) if cell.run.has_ended]
     require_table(table, found)
     with claimed(results / ".lock", -1):
         collected, _ = collect(found, results)

@@ -43,6 +43,7 @@ from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.estimators.schedules import SCHEDULES, Schedule
 from argmax_vae.objective.terms import KL_CHOICES, ObjectiveConfig
+from argmax_vae.runs.directory import RunDirectory
 from argmax_vae.runs.trackers import TRACKERS, TrackerConfig
 
 
@@ -156,6 +157,15 @@ class Cell:
     plain: dict[str, Any]
     home: Path = field(default_factory=config_directory)
     config_name: str = "train"
+
+    @property
+    def run(self) -> RunDirectory:
+        """The run's directory, whether it exists or not."""
+        return self.run
+
+    def with_seeds(self, seeds: list[int]) -> "Cell":
+        """The same with other seeds, as a run of its own."""
+        return replace(self, config=replace(self.config, seeds=seeds), plain={**self.plain, "seeds": seeds})
 
 
 def to_config(composed: DictConfig) -> Config:

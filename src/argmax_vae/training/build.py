@@ -20,7 +20,7 @@ from argmax_vae.models.convolutional import AttributeConfig
 from argmax_vae.models.mixture import GaussianMixtureConfig
 from argmax_vae.training.attribute_vae import AttributeVAE
 from argmax_vae.training.mixture_vae import MixtureVAE
-from argmax_vae.training.processes import WHOLE, Part, SharedBatches
+from argmax_vae.training.processes import WHOLE, Share, SharedBatches
 from argmax_vae.training.vae import DiscreteVAE
 
 
@@ -52,8 +52,8 @@ def device_of(requested: str, processes: int = 1) -> str:
     return device
 
 
-def build(config: Config, dataset: Dataset, part: Part = WHOLE) -> DiscreteVAE:
-    """The module that a configuration describes, for the process that trains on this part of every batch.
+def build(config: Config, dataset: Dataset, share: Share = WHOLE) -> DiscreteVAE:
+    """The module that a configuration describes, for the process that trains on this share of every batch.
 
     From then on cuDNN keeps the 23 bits of float32 in convolutions, which it would round to 10: runtime.precision says
     of what precision they are.
@@ -68,7 +68,7 @@ def build(config: Config, dataset: Dataset, part: Part = WHOLE) -> DiscreteVAE:
         "trainer_config": config.trainer,
         "runtime": config.runtime,
         "seeds": list(config.seeds),
-        "part": part,
+        "share": share,
     }
     if isinstance(config.model, AttributeConfig):
         return AttributeVAE(dataset, config.supervision, attributes=config.data.attribute_names, **parts)
@@ -78,13 +78,13 @@ def build(config: Config, dataset: Dataset, part: Part = WHOLE) -> DiscreteVAE:
 
 
 def lightning_trainer(
-    config: Config, device: str, callbacks: list[pl.Callback], part: Part = WHOLE, saving: Sequence[Any] = ()
+    config: Config, device: str, callbacks: list[pl.Callback], share: Share = WHOLE, saving: Sequence[Any] = ()
 ) -> pl.Trainer:
     """A Lightning trainer that leaves files, logging and checkpoints to this package, and SLURM's jobs to engines."""
     return pl.Trainer(
         accelerator="gpu" if device == "cuda" else "cpu",
-        devices=part.count,
-        strategy=SharedBatches() if part.count > 1 else "auto",
+        devices=share.count,
+        strategy=SharedBatches() if share.count > 1 else "auto",
         plugins=[LightningEnvironment(), *saving],
         max_epochs=config.trainer.epochs,
         check_val_every_n_epoch=config.trainer.evaluate_every,

@@ -3,7 +3,7 @@
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,34 +11,34 @@ from typing import Any
 import pytorch_lightning as pl
 
 from argmax_vae import interruption
-from argmax_vae.config.schema import Config
+from argmax_vae.config.compose import Cell
 from argmax_vae.data.images import Dataset
 from argmax_vae.data.index_blocks import TrainingBlocks, loader
 from argmax_vae.errors import UsageError
 from argmax_vae.files import claimed, write_json
-from argmax_vae.runs import join, related
-from argmax_vae.runs.directory import RunDirectory, identity
+from argmax_vae.runs import join
+from argmax_vae.runs.directory import identity
+from argmax_vae.runs.start import Continue, Fresh, Join, Start, starting_point
 from argmax_vae.training.build import build, device_of, evaluation_loaders, lightning_trainer, quiet_lightning
 from argmax_vae.training.callbacks import Record, SaveLast, Snapshot, kept
-from argmax_vae.training.processes import WHOLE, Part, in_processes
+from argmax_vae.training.prerequisites import DIGESTS, prerequisites, require_same_data, with_noise
+from argmax_vae.training.processes import WHOLE, Share, in_processes
 from argmax_vae.training.progress import Progress
 from argmax_vae.training.results import save_best, seed_rows, track_joined, tracker_of
 from argmax_vae.training.samples import pictures_of
-from argmax_vae.training.start import DIGESTS, prerequisites, require_same_data, resumable, with_noise
 
 CLAIM_SECONDS = 0.5
 """How long to wait for a claim: longer than a look at a run's status takes, which holds it too."""
 HISTORY_COLUMNS = ("epoch", "seed", "validation_bound", "test_bound")
 
 
-def train(config: Config, plain: dict[str, Any]) -> str:
+def train(cell: Cell) -> str:
     """Train a run to the end, or go on with it, and return its status: done, diverged, failed, or running elsewhere.
 
-    A run that is done already is left alone, and one with a checkpoint goes on from there. Else one that only has more
-    epochs than another goes on where that one ended; else, of one that only has more seeds, the new ones are trained.
+    A run that is done already is left alone; `starting_point` says from where another one goes on.
     An exception is kept in `error.txt`, except for UsageError and interruption, which go to the caller.
     """
-    run = RunDirectory.of(plain)
+    config, run = cell.config, cell.run
     run.tidy()
     if run.has_ended:
         require_same_data(run, config)
@@ -48,63 +48,59 @@ def train(config: Config, plain: dict[str, Any]) -> str:
     with interruption.interruptible(), claimed(run.claim, CLAIM_SECONDS) as mine:
         if not mine or run.has_ended:
             return run.status if run.has_ended else "running"
-        continues = None
+        start: Start = Fresh()
         try:
-            noise = config.runtime.noise
-            continues = None if run.resumes else related.shorter(plain, data, noise)
-            parts = related.Parts({}, []) if run.resumes or continues else related.parts(plain, data, noise)
-            config = with_noise(config, device, run if run.resumes else continues or next(iter(parts.found), None))
-            if parts.found:
-                return train_rest(config, plain, run, parts, data)
-            run.start(plain, data, continues, device, config.runtime.noise)
+            start = starting_point(cell.plain, data, config.runtime.noise)
+            cell = replace(cell, config=with_noise(config, device, start.begun))
+            if isinstance(start, Join):
+                return train_rest(cell, start, data)
+            continues = start.begun if isinstance(start, Continue) else None
+            run.start(cell.plain, data, continues, device, cell.config.runtime.noise)
             if config.runtime.processes > 1:
-                in_processes(config.runtime.processes, fit_part, config, plain, continues)
+                in_processes(config.runtime.processes, fit_share, cell, start)
                 if not run.has_ended:
                     raise KeyboardInterrupt
                 return run.status
-            return fit(config, plain, run, dataset, device, continues)
+            return fit(cell, dataset, device, start)
         except UsageError:
             raise
         except KeyboardInterrupt as interrupted:
+            continues = start.begun if isinstance(start, Continue) else None
             raise KeyboardInterrupt(str(interrupted) or kept(run, config.trainer.epochs, continues)) from None
         except Exception:
             run.fail(traceback.format_exc())
             return "failed"
 
 
-def train_rest(
-    config: Config, plain: dict[str, Any], run: RunDirectory, parts: related.Parts, data: dict[str, int | str]
-) -> str:
+def train_rest(cell: Cell, start: Join, data: Mapping[str, Any]) -> str:
     """Train the seeds that no finished run has, as a run of their own, and join all; returns the status."""
-    found = dict(parts.found)
-    if parts.missing:
-        rest = {**plain, "seeds": parts.missing}
-        while (status := train(replace(config, seeds=parts.missing), rest)) == "running":
+    run, found = cell.run, dict(start.found)
+    if start.missing:
+        rest = cell.with_seeds(start.missing)
+        while (status := train(rest)) == "running":
             time.sleep(CLAIM_SECONDS)
         if status == "failed":
-            run.fail(f"seeds {parts.missing}: {RunDirectory.of(rest).reason}")
+            run.fail(f"seeds {start.missing}: {rest.run.reason}")
             return status
-        found[RunDirectory.of(rest)] = parts.missing
-    done = join.join(run, plain, found, data)
-    track_joined(config, plain, run, str(done["status"]))
+        found[rest.run] = start.missing
+    done = join.join(run, cell.plain, found, data)
+    track_joined(cell, str(done["status"]))
     write_json(run.path / "done.json", done)
     return run.status
 
 
-def fit_part(part: Part, config: Config, plain: dict[str, Any], continues: RunDirectory | None) -> None:
+def fit_share(share: Share, cell: Cell, start: Start) -> None:
     """`fit` in one of several processes."""
-    dataset = config.data.load(Path(config.paths.data))
-    fit(config, plain, RunDirectory.of(plain), dataset, device_of(config.runtime.device), continues, part)
+    dataset = cell.config.data.load(Path(cell.config.paths.data))
+    fit(cell, dataset, device_of(cell.config.runtime.device), start, share)
 
 
 def fit(
-    config: Config,
-    plain: dict[str, Any],
-    run: RunDirectory,
+    cell: Cell,
     dataset: Dataset,
     device: str,
-    continues: RunDirectory | None,
-    part: Part = WHOLE,
+    start: Start,
+    share: Share = WHOLE,
     callbacks: Sequence[pl.Callback] = (),
 ) -> str:
     """The training itself, in a directory that exists; of the processes that share a run the first one writes.
@@ -114,19 +110,19 @@ def fit(
     When it is interrupted, the state after the last whole epoch is written. Lightning turns KeyboardInterrupt into
     SystemExit; both leave here as KeyboardInterrupt.
     """
-    config_identity = identity(plain)
-    checkpoint = resumable(run, config_identity, continues)
-    module = build(config, dataset, part)
-    tracker = tracker_of(config, plain, run, part)
+    config, run = cell.config, cell.run
+    config_identity = identity(cell.plain)
+    module = build(config, dataset, share)
+    tracker = tracker_of(cell, share)
     outcome = "failed"
     runtime = config.runtime.on(device)
     save_last = SaveLast(run, Snapshot(), runtime)
     try:
         record = Record(run, tracker, config_identity)
-        progress = [] if part.rank else [Progress(run.path.name, config.trainer.epochs)]
+        progress = [] if share.rank else [Progress(run.path.name, config.trainer.epochs)]
         with quiet_lightning():
             watching = [*callbacks, record, *progress, save_last]
-            trainer = lightning_trainer(config, device, watching, part, [save_last.snapshot])
+            trainer = lightning_trainer(config, device, watching, share, [save_last.snapshot])
             blocks = TrainingBlocks(
                 len(dataset.train.pixels),
                 config.seeds,
@@ -135,10 +131,10 @@ def fit(
                 lambda: trainer.current_epoch,
             )
             evaluation = evaluation_loaders(config, dataset)
-            trainer.fit(module, loader(blocks), evaluation, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(module, loader(blocks), evaluation, ckpt_path=start.checkpoint, weights_only=True)
             seconds = record.seconds
             trainer.test(module, evaluation[1], verbose=False)
-        if part.rank:
+        if share.rank:
             return "done"
         rows = seed_rows(config, module, seconds, device)
         run.write_table("metrics.csv", module.history, columns=HISTORY_COLUMNS)

@@ -139,10 +139,10 @@ class MixtureVAE(DiscreteVAE):
         unlabelled = 0 if self.phase == "labelled" else self.trainer_config.batch
         labelled = 0 if self.phase == "unlabelled" else self.supervision.batch
         whole = [size for size in (unlabelled, labelled) if size]
-        batch = sum(whole) // self.part.count
+        batch = sum(whole) // self.share.count
 
         def source(purpose: str) -> NoiseSource:
-            return self.part.noise(self.noise.of_step(purpose), *whole)
+            return self.share.noise(self.noise.of_step(purpose), *whole)
 
         noise = self.estimator.noise((seeds, batch, 1, k), source("noise"))
         components = () if self.mixture.gaussian_noise == "shared" else (k,)
@@ -161,9 +161,9 @@ class MixtureVAE(DiscreteVAE):
         """Which labelled images this process sees in the step, of those of the whole batch."""
         if self.supervision.sampling == "without_replacement":
             place = (self.steps_done - self.epoch_start) % len(self.labelled_order)
-            return self.labelled_order.index_select(0, place.reshape(1)).squeeze(0)[:, self.part.rows(batch)]
-        drawn = self.part.noise(self.noise.of_step("supervision"), batch)
-        uniform = drawn.uniform((len(self.seeds), batch // self.part.count))
+            return self.labelled_order.index_select(0, place.reshape(1)).squeeze(0)[:, self.share.rows(batch)]
+        drawn = self.share.noise(self.noise.of_step("supervision"), batch)
+        uniform = drawn.uniform((len(self.seeds), batch // self.share.count))
         return with_replacement(uniform, self.supervision.labels)
 
     def inputs(self, indices: Int64[Tensor, "seeds batch"], noise: Noise) -> tuple[Tensor, ...]:
@@ -228,7 +228,7 @@ class MixtureVAE(DiscreteVAE):
 
     def with_theta(self, batch: int) -> int:
         """How many images of a batch, from the first on, take part with θ and KL, and not with their label alone."""
-        return self.trainer_config.batch // self.part.count if self.phase == "both" else batch
+        return self.trainer_config.batch // self.share.count if self.phase == "both" else batch
 
     def may_keep(self) -> bool:
         return self.phase_of(self.current_epoch) != "labelled"

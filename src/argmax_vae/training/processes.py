@@ -26,7 +26,7 @@ from argmax_vae.randomness import NoiseSource
 
 
 @dataclass(frozen=True)
-class Part:
+class Share:
     """The part of every batch that belongs to process `rank` of `count`."""
 
     rank: int = 0
@@ -39,7 +39,7 @@ class Part:
 
     def noise(self, source: NoiseSource, *batches: int) -> NoiseSource:
         """A source that draws for whole batches, which follow each other, and returns the rows of this process."""
-        return source if self.count == 1 else PartOfNoise(source, self, batches)
+        return source if self.count == 1 else ShareOfNoise(source, self, batches)
 
     def average(self, tensors: Sequence[Tensor]) -> None:
         """Replace every tensor by its mean over the processes."""
@@ -64,22 +64,22 @@ INTERRUPTED = 130
 """The exit code of a process that a signal interrupted."""
 SECONDS_TO_END = 60.0
 """How long processes that are asked to end may take."""
-WHOLE = Part()
+WHOLE = Share()
 """All of a batch, for a run in one process."""
 
 
-class PartOfNoise:
+class ShareOfNoise:
     """Draws as its source does for the whole of some batches, one after the other, and returns one process's rows."""
 
-    def __init__(self, source: NoiseSource, part: Part, batches: Sequence[int]) -> None:
-        self.source, self.part, self.batches = source, part, batches
+    def __init__(self, source: NoiseSource, share: Share, batches: Sequence[int]) -> None:
+        self.source, self.share, self.batches = source, share, batches
 
     def uniform(self, shape: Sequence[int], samples: int | None = None) -> Tensor:
         """Uniform numbers on [0, 1) for the rows, the second axis of `shape`, that this process has of all."""
         whole = self.source.uniform((shape[0], sum(self.batches), *shape[2:]), samples)
         axis = 1 if samples is None else 2
         parts = whole.split(list(self.batches), axis)
-        rows = [part.movedim(axis, 0)[self.part.rows(part.shape[axis])].movedim(0, axis) for part in parts]
+        rows = [part.movedim(axis, 0)[self.share.rows(part.shape[axis])].movedim(0, axis) for part in parts]
         return torch.cat(rows, axis)
 
 
@@ -97,7 +97,7 @@ def free_port() -> int:
 
 
 def in_processes(count: int, function: Callable[..., object], *arguments: Any) -> None:
-    """Call `function(part, *arguments)` in that many new processes, and wait for them.
+    """Call `function(share, *arguments)` in that many new processes, and wait for them.
 
     Raises UsageError when one of them does, KeyboardInterrupt when this process or one of them is interrupted, and an
     exception of torch.multiprocessing, with its traceback, when one fails otherwise; the others are ended.
@@ -149,7 +149,7 @@ def enter(
     torch.set_num_threads(threads)
     try:
         with interruptible():
-            function(Part(rank, count), *arguments)
+            function(Share(rank, count), *arguments)
     except UsageError as error:
         refusals.put(str(error))
         raise

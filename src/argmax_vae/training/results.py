@@ -7,32 +7,34 @@ from typing import Any, cast
 
 import torch
 
+from argmax_vae.config.compose import Cell
 from argmax_vae.config.schema import Config
 from argmax_vae.files import write_atomic
 from argmax_vae.runs.directory import RunDirectory
 from argmax_vae.runs.provenance import commit, device_name
 from argmax_vae.runs.trackers import RunLabels, Tracker, open_tracker
-from argmax_vae.training.processes import WHOLE, Part
+from argmax_vae.training.processes import WHOLE, Share
 from argmax_vae.training.samples import stored_pictures
 from argmax_vae.training.vae import DiscreteVAE
 
 
-def tracker_of(config: Config, plain: dict[str, Any], run: RunDirectory, part: Part = WHOLE) -> Tracker:
+def tracker_of(cell: Cell, share: Share = WHOLE) -> Tracker:
     """The tracker of a run, of which the first of the processes that share it tells."""
+    config = cell.config
     labels = RunLabels(
         name=f"{config.model.latents} {config.estimator.name}, KL {config.objective.kl}"
         + (f", {config.supervision.labels} labels" if config.supervision.labels else ""),
         group=config.table,
         tags=tuple(filter(None, (config.data.name, config.protocol, commit()[0]))),
-        config=plain,
-        directory=run.path,
+        config=cell.plain,
+        directory=cell.run.path,
     )
-    return open_tracker(replace(config.tracker, name="none") if part.rank else config.tracker, labels)
+    return open_tracker(replace(config.tracker, name="none") if share.rank else config.tracker, labels)
 
 
-def track_joined(config: Config, plain: dict[str, Any], run: RunDirectory, status: str) -> None:
+def track_joined(cell: Cell, status: str) -> None:
     """Show the tracker a run that was joined from others, from its files, before it is marked as done."""
-    tracker = tracker_of(config, plain, run)
+    run, tracker = cell.run, tracker_of(cell)
     tables = [run.table(name, ("seed",)) for name in ("metrics.csv", "seeds.csv")]
     history, rows = (cast(list[dict[str, Any]], table.to_dict("records")) for table in tables)
     tracker.log(history)

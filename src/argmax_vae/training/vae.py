@@ -22,7 +22,7 @@ from argmax_vae.models.reconstruction import Reconstruction
 from argmax_vae.objective.bounds import BoundSums, Evaluation, bound_sums
 from argmax_vae.objective.terms import ObjectiveConfig, training_terms
 from argmax_vae.randomness import SeedNoise
-from argmax_vae.training.processes import WHOLE, Part
+from argmax_vae.training.processes import WHOLE, Share
 from argmax_vae.training.steps import CapturedSteps, CompiledOrEager, EagerSteps, Noise
 
 
@@ -54,7 +54,7 @@ class DiscreteVAE(pl.LightningModule):
         trainer_config: TrainerConfig,
         runtime: RuntimeConfig,
         seeds: list[int],
-        part: Part = WHOLE,
+        share: Share = WHOLE,
     ) -> None:
         super().__init__()
         require(
@@ -68,7 +68,7 @@ class DiscreteVAE(pl.LightningModule):
         self.estimator = estimator.prepare(model.n, model.k, seeds)
         self.objective_config = objective_config
         self.optim, self.trainer_config, self.runtime = optim, trainer_config, runtime
-        self.seeds, self.part = seeds, part
+        self.seeds, self.share = seeds, share
         self.networks = self.make_networks(dataset, model)
         self.best = copy.deepcopy(self.networks).requires_grad_(False)
         set_precision(self.networks, runtime.precision)
@@ -151,7 +151,7 @@ class DiscreteVAE(pl.LightningModule):
                 kept += [value for value in values.values() if isinstance(value, Tensor)]
             return kept
 
-        if self.device.type == "cuda" and self.runtime.graph and self.part.count == 1:
+        if self.device.type == "cuda" and self.runtime.graph and self.share.count == 1:
             self.runner: EagerSteps | CapturedSteps = CapturedSteps(self.step, draw, state, self.runtime.chunk)
         else:
             self.runner = EagerSteps(self.step, draw)
@@ -165,18 +165,18 @@ class DiscreteVAE(pl.LightningModule):
         if self.path_before and int(self.steps_done) == self.steps_before:
             return self.path_before
         forms = [] if self.candidates.path == "auto" else [f"candidates: {self.candidates.path}"]
-        shared = [f"{self.part.count} processes"] if self.part.count > 1 else []
+        shared = [f"{self.share.count} processes"] if self.share.count > 1 else []
         noise = ["noise from counters"] if self.noise.inside else []
         return "; ".join([*forms, self.compiled_terms.path, self.runner.path, *shared, *noise])
 
     def draw(self) -> Noise:
         """The random numbers of one step."""
         batch = self.trainer_config.batch
-        shape = (len(self.seeds), batch // self.part.count, self.networks.n, self.networks.k)
-        noise = self.estimator.noise(shape, self.part.noise(self.noise.of_step("noise"), batch))
+        shape = (len(self.seeds), batch // self.share.count, self.networks.n, self.networks.k)
+        noise = self.estimator.noise(shape, self.share.noise(self.noise.of_step("noise"), batch))
         if self.binarization == "dynamic":
             pixels = (*shape[:2], self.train_pixels.shape[1])
-            noise["pixels"] = self.part.noise(self.noise.of_step("binarization"), batch).uniform(pixels)
+            noise["pixels"] = self.share.noise(self.noise.of_step("binarization"), batch).uniform(pixels)
         return noise
 
     def terms(
@@ -206,15 +206,15 @@ class DiscreteVAE(pl.LightningModule):
 
     def step(self, indices: Int64[Tensor, "seeds batch"], noise: Noise) -> Float[Tensor, "seeds"]:
         """One step of every seed; returns the training bound of each, in nats per image."""
-        indices = indices[:, self.part.rows(indices.shape[1])]
+        indices = indices[:, self.share.rows(indices.shape[1])]
         inputs = (indices,) if self.noise.inside else self.inputs(indices, noise)
         bound, seen, self.last_metrics = self.compiled_terms.differentiate(
             self.optimizer, inputs, noise, self.steps_done
         )
         gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
-        self.part.average([*gradients, bound, *self.last_metrics.values()])
+        self.share.average([*gradients, bound, *self.last_metrics.values()])
         self.optimizer.step()
-        self.estimator.observe(self.part.gather(seen))
+        self.estimator.observe(self.share.gather(seen))
         self.steps_done += 1
         return bound
 

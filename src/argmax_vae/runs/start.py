@@ -1,25 +1,82 @@
-"""Finished runs beside a new one that spare it work: one with fewer epochs, or those of some of its seeds.
+"""Where a run starts: with nothing, at its own checkpoint, at the end of a shorter run, or from runs of its seeds.
 
-A run is named by its identity, so a neighbour is recognised by its name alone: of thousands beside a new run only the
-ones that fit are read. One that fits and is damaged is told, and not used.
+A run is named by its identity, so one that spares it work is recognised by its name alone: of thousands beside it only
+those that fit are read. One that fits and is damaged is told, and not used.
 """
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from argmax_vae.errors import UsageError
+from argmax_vae.runs.checkpoints import load_checkpoint
 from argmax_vae.runs.directory import RunDirectory, identity
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Finished runs that share no seed, and which of theirs each gives to the run that they make up."""
+class Start:
+    """`begun`: the run that goes on, with its noise; `checkpoint`: what training goes on from."""
 
-    found: dict[RunDirectory, list[int]]
-    missing: list[int]
+    begun: RunDirectory | None = None
+    checkpoint: Path | None = None
+
+
+@dataclass(frozen=True)
+class Fresh(Start):
+    """Nothing is there."""
+
+
+@dataclass(frozen=True)
+class Resume(Start):
+    """The run itself was interrupted."""
+
+
+@dataclass(frozen=True)
+class Continue(Start):
+    """A finished run differs from this one only in having fewer epochs."""
+
+
+@dataclass(frozen=True)
+class Join(Start):
+    """Finished runs that differ in nothing but having some of the seeds: none twice, and the `missing` ones."""
+
+    found: Mapping[RunDirectory, list[int]] = field(default_factory=dict)
+    missing: list[int] = field(default_factory=list)
+
+
+def starting_point(plain: Mapping[str, Any], data: Mapping[str, Any], noise: str = "auto") -> Start:
+    """Where the run of a configuration starts, on data with this digest.
+
+    `noise` is auto, or the one that the run must have. Raises UsageError when the run was interrupted and its
+    checkpoints are damaged or another configuration's.
+    """
+    run = RunDirectory.of(plain)
+    if run.resumes:
+        return Resume(run, last_whole_checkpoint(run, identity(plain)))
+    if shorter := find_shorter_run(plain, data, noise):
+        return Continue(shorter, shorter.checkpoint)
+    reused = reusable_seeds(plain, data, noise)
+    return reused if reused.found else Fresh()
+
+
+def last_whole_checkpoint(run: RunDirectory, config_identity: str) -> Path:
+    """The checkpoint that a run resumes from. Raises UsageError when all are damaged, or another configuration's."""
+    present = [path for path in (run.checkpoint, run.previous) if path.exists()]
+    for path in present:
+        try:
+            stored = load_checkpoint(path)
+        except UsageError:
+            if path == present[-1]:
+                raise
+            print(f"argmax-vae: {path} is damaged, going on from {present[-1].name}", file=sys.stderr)
+            continue
+        if stored.get("identity") != config_identity:
+            raise UsageError(f"{path} belongs to another configuration; remove {run.path} or change the config")
+        return path
+    raise UsageError(f"{run.path} has no checkpoint to resume from; remove it and train again")
 
 
 def beside(run: RunDirectory) -> dict[str, RunDirectory]:
@@ -31,7 +88,7 @@ def beside(run: RunDirectory) -> dict[str, RunDirectory]:
     return {last: RunDirectory(run.path.with_name(f"{first}-{last}")) for first, _, last in names if first == start}
 
 
-def shorter(plain: Mapping[str, Any], data: Mapping[str, Any], noise: str = "auto") -> RunDirectory | None:
+def find_shorter_run(plain: Mapping[str, Any], data: Mapping[str, Any], noise: str = "auto") -> RunDirectory | None:
     """The longest finished run beside this one that differs from it only in having fewer epochs, if there is one.
 
     What a run does in an epoch does not depend on how many there are, so the longer run can go on from there. `data`
@@ -48,7 +105,7 @@ def shorter(plain: Mapping[str, Any], data: Mapping[str, Any], noise: str = "aut
     return None
 
 
-def parts(plain: Mapping[str, Any], data: Mapping[str, Any], noise: str = "auto") -> Parts:
+def reusable_seeds(plain: Mapping[str, Any], data: Mapping[str, Any], noise: str = "auto") -> Join:
     """The finished runs beside this one that differ from it in nothing but having some of its seeds, largest first.
 
     All have the same noise: the one that is asked for, or, with auto, that of the largest.
@@ -66,13 +123,11 @@ def parts(plain: Mapping[str, Any], data: Mapping[str, Any], noise: str = "auto"
             noise = other.noise
             found[other] = seeds
             missing = [seed for seed in missing if seed not in seeds]
-    return Parts(found, missing)
+    return Join(next(iter(found), None), None, found, missing)
 
 
 def is_whole(run: RunDirectory, data: Mapping[str, Any], best: bool = True) -> bool:
     """Whether all that would be used of a finished run can be read, and it was trained on these data; says why not."""
-    from argmax_vae.runs.checkpoints import load_checkpoint
-
     try:
         run.provenance()
         run.require_data(data)

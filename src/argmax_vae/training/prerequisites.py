@@ -1,6 +1,5 @@
-"""Before a run starts: what it needs, and what it goes on from."""
+"""What a run needs before it starts: a device, its data, a place, and its noise."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,34 +11,11 @@ from argmax_vae.files import require_writable
 from argmax_vae.models.convolutional import AttributeConfig
 from argmax_vae.models.mixture import GaussianMixtureConfig
 from argmax_vae.randomness import chosen_noise
-from argmax_vae.runs.checkpoints import load_checkpoint
 from argmax_vae.runs.directory import RunDirectory
 from argmax_vae.runs.trackers import check_tracker
 from argmax_vae.training.attribute_vae import check_shape
 from argmax_vae.training.build import device_of
 from argmax_vae.training.mixture_vae import check_labels
-
-
-def resumable(run: RunDirectory, config_identity: str, continues: RunDirectory | None) -> Path | None:
-    """The checkpoint to resume from: the run's last whole one, else that of the shorter run that this one continues.
-
-    Raises UsageError when all are damaged, or another config's.
-    """
-    own = [path for path in (run.checkpoint, run.previous) if path.exists()]
-    for path in own:
-        try:
-            stored = load_checkpoint(path)
-        except UsageError:
-            if path == own[-1]:
-                raise
-            print(f"argmax-vae: {path} is damaged, going on from {own[-1].name}", file=sys.stderr)
-            continue
-        if stored.get("identity") != config_identity:
-            raise UsageError(f"{path} belongs to another configuration; remove {run.path} or change the config")
-        return path
-    if continues is not None:
-        load_checkpoint(continues.checkpoint)
-    return continues.checkpoint if continues else None
 
 
 def prerequisites(config: Config) -> tuple[str, Dataset]:
