@@ -5,10 +5,10 @@
 # log.txt and runs_0.tar.gz to runs_3.tar.gz, the runs without checkpoints, each file of at most 16 MiB. Called again on the
 # same machine it goes on where it was; gpu_merge.sh puts what came home into the files of record.
 # Choices, in the environment: BUDGET seconds in all (570), CHECKS (60) and BENCH (60) seconds at most, 0 for none,
-# PROCESSES at once (3), PYTHON (python3), CARRY (.carry), RUNS (runs).
+# PROCESSES at once (1: several share the card's time slices), PYTHON (python3), CARRY (.carry), RUNS (runs).
 set -uo pipefail
 cd "$(dirname "$0")/.."
-out=${OUT:?names the directory for what is taken home} budget=${BUDGET:-570} processes=${PROCESSES:-3}
+out=${OUT:?names the directory for what is taken home} budget=${BUDGET:-570} processes=${PROCESSES:-1}
 python=${PYTHON:-python3} carry=${CARRY:-.carry} runs=${RUNS:-runs}
 card=$runs/.card part_kib=$((15 * 1024)) parts=4 pack_every=15
 left() { echo $((budget - SECONDS)); }
