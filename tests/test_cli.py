@@ -21,6 +21,7 @@ from argmax_vae.cli import REPRODUCE_EXAMPLES, TRAIN_EXAMPLES, main
 from argmax_vae.commands import sweep
 from argmax_vae.config import compose, launchers
 from argmax_vae.config.options import groups, primary_configs
+from argmax_vae.config.overrides import unfolded
 from argmax_vae.errors import UsageError
 from argmax_vae.runs.directory import RunDirectory, scan
 from argmax_vae.training import progress
@@ -420,7 +421,9 @@ def test_help_shows_examples_that_name_what_exists(verb: str, capsys: pytest.Cap
     for word in " ".join(examples).split():
         group, _, options = word.partition("=")
         if group in groups():
-            assert set(options.split(",")) <= set(groups()[group])
+            for option in options.split(","):
+                names = [piece.partition("=") for piece in unfolded(f"{group}={option}", groups())]
+                assert all(name in groups()[each] for each, _, name in names)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

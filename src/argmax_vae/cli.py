@@ -367,14 +367,9 @@ def sync_verb(given: argparse.Namespace) -> int:
 
 
 def report_verb(given: argparse.Namespace) -> int:
-    from argmax_vae.report import gradients, records
-    from argmax_vae.report.labels import FIGURES
+    from argmax_vae.report.publish import publisher
 
-    known: dict[str, Any] = dict.fromkeys(records.TABLES, tables)
-    known |= dict.fromkeys(gradients.FIGURES, laboratory) | dict.fromkeys(FIGURES, semi_supervised)
-    if given.table not in known:
-        raise UsageError(f"table={given.table}: unknown; allowed: {', '.join(sorted(known))}")
-    reporter = known[given.table]
+    reporter = publisher(given.table)
     if given.check:
         differences = reporter.check(given.table, given.results)
         for line in differences:

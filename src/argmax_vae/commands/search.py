@@ -16,7 +16,7 @@ import pandas as pd
 
 from argmax_vae.commands.records import check, record_search
 from argmax_vae.config.compose import Cell, cells
-from argmax_vae.config.spaces import spaces
+from argmax_vae.config.spaces import LARGEST_RANGE, spaces
 from argmax_vae.errors import UsageError
 from argmax_vae.files import claimed, require_writable
 from argmax_vae.models.mixture import GaussianMixtureConfig

@@ -14,8 +14,9 @@ from argmax_vae.config import launchers
 from argmax_vae.config.compose import Cell, as_yaml, cells
 from argmax_vae.errors import UsageError
 from argmax_vae.files import claimed, remove_all_leftovers, require_writable
-from argmax_vae.report import records, tables
-from argmax_vae.report.labels import FIGURES, STATED, write
+from argmax_vae.report import records
+from argmax_vae.report.labels import FIGURES, STATED
+from argmax_vae.report.publish import publisher
 from argmax_vae.runs.directory import ENDED, RunDirectory
 from argmax_vae.runs.wandb_access import publish_table
 from argmax_vae.statistics import mean_interval
@@ -267,9 +268,9 @@ def reproduce(table: str, overrides: list[str], dry_run: bool, train_only: bool 
 
 
 def write_tables(names: Collection[str], results: Path) -> dict[str, list[Path]]:
-    """Regenerate those of these tables that have a form of their own; returns the files of each."""
-    written = {name: tables.write(name, results) for name in sorted(names) if name in records.TABLES}
-    return written | {name: write(name, results) for name in names if name in FIGURES}
+    """Regenerate those of these tables that are made of rows of runs; returns the files of each."""
+    made_of_runs = {*records.TABLES, *FIGURES}
+    return {name: publisher(name).write(name, results) for name in sorted(names) if name in made_of_runs}
 
 
 def collect(found: list[Cell], results: Path) -> tuple[int, int]:

@@ -161,7 +161,7 @@ class Cell:
     @property
     def run(self) -> RunDirectory:
         """The run's directory, whether it exists or not."""
-        return self.run
+        return RunDirectory.of(self.plain)
 
     def with_seeds(self, seeds: list[int]) -> "Cell":
         """The same with other seeds, as a run of its own."""
