@@ -17,7 +17,15 @@ from argmax_vae.runs import RunDirectory
 from argmax_vae.streams import protect
 from argmax_vae.sweep import launch
 
-LEFT_OUT = ("decoupled_straight_through", "gapped_straight_through", "zgr")
+LEFT_OUT = (
+    "decoupled_straight_through",
+    "gapped_straight_through",
+    "zgr",
+    "nvil",
+    "disarm_categorical",
+    "unordered_set",
+    "sum_and_sample",
+)
 """Estimators that are too much like a shown one to wait for."""
 
 
