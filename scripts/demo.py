@@ -16,7 +16,15 @@ from argmax_vae.report.style import style
 from argmax_vae.statistics import mean_interval
 from argmax_vae.streams import protect
 
-LEFT_OUT = ("decoupled_straight_through", "gapped_straight_through", "zgr")
+LEFT_OUT = (
+    "decoupled_straight_through",
+    "gapped_straight_through",
+    "zgr",
+    "nvil",
+    "disarm_categorical",
+    "unordered_set",
+    "sum_and_sample",
+)
 """Estimators that are too much like a shown one to wait for."""
 
 

@@ -8,7 +8,7 @@ nobody read what the command is there to print.
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from argmax_vae import __version__, interruption, streams
 from argmax_vae.errors import UsageError

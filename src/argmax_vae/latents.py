@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 SMALLEST_UNIFORM = 2.0**-25
@@ -92,6 +92,71 @@ def codes_far_from(
     codes = torch.where((index > second).unsqueeze(-1), one_hot_argmax(scores + values), mode)
     changed = ((index == first) | (index == second)).unsqueeze(-1)
     return torch.where(changed, one_hot_argmax(others + values), codes), second_scores.logsumexp(-1).exp()
+
+
+class Sticks:
+    """Variables as k − 1 questions each, the rarest value first: is it this one, if none before (Dong et al. 2021)?
+
+    `log_odds`: α_j = φ_(j) − log Σ_{l>j} e^{φ_(l)}, of stick j, φ_(1) ≤ … ≤ φ_(k); `weights`: q(l | none up to j).
+    No α but the last can exceed log ½, the last is at most zero.
+    """
+
+    def __init__(self, logits: Float[Tensor, "*batch n k"]) -> None:
+        self.order = logits.argsort(-1)
+        self.ranks = self.order.argsort(-1)
+        self.sorted = logits.gather(-1, self.order)
+        self.rest = self.sorted.flip(-1).logcumsumexp(-1).flip(-1)[..., 1:]
+        self.log_odds = self.sorted[..., :-1] - self.rest
+
+    def codes(self, answers: Bool[Tensor, "*samples_batch n sticks"]) -> Float[Tensor, "*samples_batch n k"]:
+        """Codes whose value is that of the first stick taken, or the most frequent one if none is."""
+        answers = F.pad(answers, (0, 1), value=True)
+        first = one_hot_argmax(answers.to(self.sorted.dtype))
+        return torch.take_along_dim(first, self.ranks.expand(first.shape), -1)
+
+    def taken(self, codes: Float[Tensor, "*samples_batch n k"]) -> Int[Tensor, "*samples_batch n"]:
+        """The place of each value in the order of sticks, k − 1 for the most frequent one."""
+        return torch.take_along_dim(codes, self.order.expand(codes.shape), -1).argmax(-1)
+
+    def to_logits(self, slope: Float[Tensor, "*batch n sticks"]) -> Float[Tensor, "*batch n k"]:
+        """The derivative in φ of what has this derivative in α."""
+        shares = (self.sorted.unsqueeze(-2) - self.rest.unsqueeze(-1)).exp()
+        later = torch.einsum("...j,...jl->...l", slope, shares.triu(1))
+        return (F.pad(slope, (0, 1)) - later).gather(-1, self.ranks)
+
+
+def beam_search(
+    logits: Float[Tensor, "*batch n k"], number: int, uniform: Float[Tensor, "samples *batch n k"] | None = None
+) -> tuple[Float[Tensor, "found *batch n k"], Float[Tensor, "found *batch"]]:
+    """The most probable codes of q, or with noise codes drawn without replacement, and their log-probabilities.
+
+    At most `number` of the kⁿ codes. With noise they are those of the largest log q(z) + γ_z, exactly: a prefix has the
+    largest of its codes, and its children are drawn given that (stochastic beam search, Kool et al. 2019).
+    """
+    scores = logits.log_softmax(-1)
+    n, k = logits.shape[-2:]
+    values = torch.eye(k, dtype=logits.dtype, device=logits.device)
+    total = torch.zeros_like(scores[..., 0, 0]).unsqueeze(0)
+    largest, codes = total, scores.new_zeros((1, *scores.shape[:-2], 0, k))
+    for i in range(n):
+        child = total.unsqueeze(-1) + scores[..., i, :]
+        perturbed = child
+        if uniform is not None:
+            perturbed = given_largest(child + gumbel_from_uniform(uniform[: len(total), ..., i, :]), largest)
+        width = min(number, k * len(total))
+        largest, index = perturbed.movedim(-1, 0).flatten(0, 1).topk(width, dim=0)
+        total = torch.take_along_dim(child.movedim(-1, 0).flatten(0, 1), index, 0)
+        value, parent = index // len(child), index % len(child)
+        codes = torch.take_along_dim(codes, parent[..., None, None], 0)
+        codes = torch.cat([codes, values[value].unsqueeze(-2)], -2)
+    return codes, total
+
+
+def given_largest(scores: Float[Tensor, "*batch k"], largest: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch k"]:
+    """Perturbed scores moved so that the largest is this one (Kool et al. 2019, appendix B.3)."""
+    top = scores.amax(-1, keepdim=True)
+    moved = largest.unsqueeze(-1) - scores + (-torch.expm1(scores - top)).log()
+    return largest.unsqueeze(-1) - moved.relu() - F.softplus(-moved.abs())
 
 
 def kl_to_uniform(logits: Float[Tensor, "*batch n k"]) -> Float[Tensor, "*batch"]:

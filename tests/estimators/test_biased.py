@@ -141,6 +141,11 @@ WRONG = [
     ("rebar", {"parameterization": "ternary"}, "estimator.parameterization=ternary must be one of"),
     ("gumbel_rao", {"inner_samples": 0}, "estimator.inner_samples=0 must be at least 1"),
     ("direct_rao_blackwell", {"given": "nothing"}, "estimator.given=nothing must be one of code, others"),
+    ("carms", {"samples": 1}, "estimator.samples=1 must be at least 2"),
+    ("unordered_set", {"samples": 9}, "estimator.samples=9 must be from 2 to 8"),
+    ("sum_and_sample", {"samples": 1}, "estimator.samples=1 must be from 2 to 8"),
+    ("nvil", {"hidden": [0]}, "estimator.hidden=[0] must be a list of sizes from 1 to 1048576"),
+    ("nvil", {"decay": 1.0}, "estimator.decay=1.0 must be at least 0 and less than 1"),
     ("local_expectation", {"samples": 0}, "estimator.samples=0 must be at least 1"),
 ]
 

@@ -34,7 +34,7 @@ def slope(logits: Tensor, objective: Tensor) -> Tensor:
 def test_a_plain_function_is_enough(name: str, one_at_a_time: bool, generator: torch.Generator) -> None:
     """The estimate from a plain function is the one from a loss that knows candidates and shared codes."""
     logits, loss = problem(name, generator)
-    ready = estimator(name, latents=tuple(logits.shape[-2:]), one_at_a_time=one_at_a_time).double()
+    ready = estimator(name, latents=tuple(logits.shape[-2:]), one_at_a_time=one_at_a_time).double().eval()
     noise = ready.draw(logits, generator)
     found = ready(logits, loss.__call__, noise=noise, step=3)
     expected = ready(logits, loss, noise=noise, step=3)
@@ -45,7 +45,7 @@ def test_a_plain_function_is_enough(name: str, one_at_a_time: bool, generator: t
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_defaults_are_enough_for_a_step(name: str) -> None:
-    """Noise, step and preparation have defaults; only RELAX, whose network depends on n and k, asks for them."""
+    """Noise, step and preparation have defaults; only RELAX and NVIL, which learn networks of n and k, ask for them."""
     if ESTIMATORS[name].learns_from_latents:
         with pytest.raises(UsageError, match=r"give latents=\(n, k\)"):
             estimator(name)

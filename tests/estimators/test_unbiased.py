@@ -33,8 +33,15 @@ UNBIASED: dict[str, tuple[str, dict[str, Any]]] = {
     "disarm": ("disarm", {}),
     "local expectation": ("local_expectation", {}),
     "straight-through, where the loss is linear in each code": ("straight_through", {}),
-    "direct as a control variate": ("direct_control_variate", {"epsilon": Constant(value=0.7), "samples": 2}),
-    "direct as a control variate, M = 1": ("direct_control_variate", {"samples": 1, "initial_eta": 0.6}),
+    "direct as a control variate": (
+        "direct_control_variate",
+        {"epsilon": Constant(value=0.7), "samples": 2, "initial_eta": 0.6},
+    ),
+    "disarm, categorical": ("disarm_categorical", {}),
+    "carms": ("carms", {"samples": 3}),
+    "unordered set": ("unordered_set", {"samples": 3}),
+    "sum and sample": ("sum_and_sample", {"samples": 3}),
+    "nvil": ("nvil", {"hidden": [5], "samples": 2}),
     "exact": ("exact", {}),
 }
 SIZES = [(1, 2), (1, 4), (3, 2), (2, 3)]

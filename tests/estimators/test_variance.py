@@ -38,6 +38,8 @@ def problem(n: int, k: int, generator: torch.Generator) -> tuple[Tensor, Tabular
 ORDERED: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ("reinforce", {"samples": 4}, "reinforce", {"samples": 4, "baseline": "none"}),
     ("disarm", {}, "arm", {}),
+    ("carms", {"samples": 4}, "reinforce", {"samples": 4}),
+    ("unordered_set", {"samples": 4}, "reinforce", {"samples": 4}),
     ("arm", {}, "reinforce", {"samples": 2, "baseline": "none"}),
     ("local_expectation", {}, "reinforce", {"samples": 4}),
     ("rebar", {}, "reinforce", {"samples": 1, "baseline": "none"}),

@@ -2,22 +2,27 @@
 
 from argmax_vae.estimators.arm import Arm
 from argmax_vae.estimators.base import Estimate, Estimator, EstimatorConfig
+from argmax_vae.estimators.carms import Carms
 from argmax_vae.estimators.decoupled_straight_through import DecoupledStraightThrough
 from argmax_vae.estimators.direct import Direct
 from argmax_vae.estimators.direct_control_variate import DirectControlVariate
 from argmax_vae.estimators.direct_rao_blackwell import DirectRaoBlackwell
 from argmax_vae.estimators.disarm import DisArm
+from argmax_vae.estimators.disarm_categorical import DisArmCategorical
 from argmax_vae.estimators.exact import Exact
 from argmax_vae.estimators.gapped_straight_through import GappedStraightThrough
 from argmax_vae.estimators.gumbel_rao import GumbelRao
 from argmax_vae.estimators.gumbel_softmax import GumbelSoftmax
 from argmax_vae.estimators.imle import Imle
 from argmax_vae.estimators.local_expectation import LocalExpectation
+from argmax_vae.estimators.nvil import Nvil
 from argmax_vae.estimators.rebar import Rebar
 from argmax_vae.estimators.reinforce import Reinforce
 from argmax_vae.estimators.reinmax import ReinMax
 from argmax_vae.estimators.relax import Relax
 from argmax_vae.estimators.straight_through import StraightThrough
+from argmax_vae.estimators.sum_and_sample import SumAndSample
+from argmax_vae.estimators.unordered_set import UnorderedSet
 from argmax_vae.estimators.zgr import Zgr
 
 ESTIMATORS: dict[str, type[Estimator]] = {
@@ -35,8 +40,13 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     "relax": Relax,
     "direct_control_variate": DirectControlVariate,
     "reinforce": Reinforce,
+    "nvil": Nvil,
     "arm": Arm,
     "disarm": DisArm,
+    "disarm_categorical": DisArmCategorical,
+    "carms": Carms,
+    "unordered_set": UnorderedSet,
+    "sum_and_sample": SumAndSample,
     "local_expectation": LocalExpectation,
     "exact": Exact,
 }

@@ -49,8 +49,13 @@ STYLES: dict[str, Style] = {
     "relax": Style("RELAX", "#91005C", DOTTED, "v", "control variate"),
     "direct_control_variate": Style("direct as control variate", "#4050F8", DOTTED, "1", "control variate"),
     "reinforce": Style("REINFORCE", "#3F7E90", SOLID, "X", "score"),
+    "nvil": Style("NVIL", "#A8C078", SHORT_DASHED, "2", "score"),
     "arm": Style("ARM", "#501579", DASH_DOT_DOT, "P", "score"),
     "disarm": Style("DisARM", "#C4A7D6", DASHED, "d", "score"),
+    "disarm_categorical": Style("DisARM, categorical", "#240C54", SHORT_DASHED, "3", "score"),
+    "carms": Style("CARMS", "#180084", DASHED, "4", "score"),
+    "unordered_set": Style("unordered set", "#6C90B4", SHORT_DASHED, "x", "score"),
+    "sum_and_sample": Style("sum and sample", "#0C18B4", SOLID, "+", "score"),
     "local_expectation": Style("local expectation", "#7FA453", DASH_DOT_DOT, "*", "score"),
     "exact": Style("exact gradient", "#000000", DASHED, "D", "exact"),
 }
