@@ -15,7 +15,7 @@ from argmax_vae.config import compose, options
 from argmax_vae.config.schema import Config
 from argmax_vae.files import claimed
 from argmax_vae.runs.directory import RunDirectory, scan
-from argmax_vae.training import build, fit, start
+from argmax_vae.training import build, fit, prerequisites
 from helpers import TINY, raise_after
 
 SWEEP = (*TINY, "trainer.epochs=1", "model.latents=2x2,3x2", "estimator=direct,gumbel_softmax")
