@@ -37,7 +37,7 @@ BAD_OVERRIDES = [
     ("estimator=dircet", ["estimator=dircet", "did you mean 'direct'?", "exact", "gumbel_softmax"]),
     ("data=binarised_mnist", ["did you mean 'binarized_mnist'?"]),
     ("schedule@estimator.epsilon=const", ["did you mean 'constant'?", "cosine"]),
-    ("experiment=nothing", ["experiment=nothing", "released_direct"]),
+    ("experiment=nothing", ["experiment=nothing", "released_mixture"]),
     ("tracker=null", ["tracker=null", "wandb"]),
     ("trainer.epoch=3", ["unknown key 'trainer.epoch'", "'trainer.epochs'"]),
     ("estimatr=direct", ["unknown key 'estimatr'", "'estimator'"]),
@@ -123,8 +123,9 @@ def test_every_example_composes() -> None:
     examples = re.findall(r"^[ $]*argmax-vae (train|reproduce) ([^#\n]*)", text, re.MULTILINE)
     assert len(examples) > 8
     for verb, words in examples:
-        arguments = [word for word in words.split() if not word.startswith("-") and word != "job"]
-        name = arguments.pop(0) if verb == "reproduce" else "train"
+        _, named, rest = words.partition("--config-name ")
+        arguments = [word for word in (rest or words).split() if not word.startswith("-") and word != "job"]
+        name = arguments.pop(0) if verb == "reproduce" or named else "train"
         try:
             launchers.require_extra(launchers.chosen(arguments))
         except UsageError:

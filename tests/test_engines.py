@@ -168,12 +168,12 @@ def test_names_of_devices_are_those_that_cuda_may_see(monkeypatch: pytest.Monkey
 
 def test_every_process_takes_a_device_of_its_own_and_keeps_it(empty_directory: Path) -> None:
     code = (
-        "import os, sys; from argmax_vae import engines\n"
+        "import os, sys; from argmax_vae.config import launchers\n"
         "for _ in range(2):\n"
         "    try:\n"
-        "        engines.take_device(['3', '5'])\n"
+        "        launchers.take_device(['3', '5'])\n"
         "        print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True)\n"
-        "    except engines.UsageError as error:\n"
+        "    except launchers.UsageError as error:\n"
         "        print(error, flush=True)\n"
         "sys.stdin.read()\n"
     )

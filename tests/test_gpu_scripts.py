@@ -19,7 +19,7 @@ from helpers import TINY
 TOP = Path(__file__).parents[1]
 LISTS = sorted((TOP / "scripts" / "gpu").glob("*.txt"))
 CELLS = {
-    "estimators": 12,
+    "estimators": 21,
     "figure2": 16,
     "figure3": 32,
     "figure3_2019": 20,
@@ -32,7 +32,9 @@ CELLS = {
 def swept(name: str) -> dict[str, set[str]]:
     """The values of every key that a primary config sweeps over."""
     _, rows = options.split_rows(name)
-    return {key: set(values.split(",")) for key, _, values in (row.partition("=") for row in rows)}
+    return {
+        key: {value.strip() for value in values.split(",")} for key, _, values in (row.partition("=") for row in rows)
+    }
 
 
 def test_lists_are_there() -> None:

@@ -27,9 +27,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     found = []
     original = fit.fit
 
-    def watching(config: Any, *others: Any) -> str:
-        found.append(list(config.seeds))
-        return original(config, *others)
+    def watching(cell: Any, *others: Any) -> str:
+        found.append(list(cell.config.seeds))
+        return original(cell, *others)
 
     monkeypatch.setattr(fit, "fit", watching)
     return found

@@ -2,11 +2,13 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
 
+from argmax_vae.config.compose import cells
 from argmax_vae.objective.labels import SupervisionConfig
 from argmax_vae.report import gradients, labels, records, tables
 from argmax_vae.statistics import mean_interval
@@ -51,6 +53,11 @@ def test_mean_squared_errors_of_record_have_the_parts_that_their_caption_says(na
     assert ("which the mean-squared error keeps" in gradients.caption(frame)) == keeps
 
 
+def one_config(override: str) -> Any:
+    (cell,) = cells("train", [override])
+    return cell.config
+
+
 def test_readme_shows_the_committed_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(TOP / "scripts"))
     monkeypatch.setattr(sys, "argv", ["update_readme.py", "--check"])
@@ -61,12 +68,14 @@ def test_readme_shows_the_committed_table(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("estimator", SEARCHES)
 def test_chosen_values_have_the_best_validation_bound_of_their_search(estimator: str) -> None:
-    experiment = yaml.safe_load((TOP / "conf" / "experiment" / f"written_{estimator}.yaml").read_text(encoding="utf-8"))
+    chosen = yaml.safe_load((TOP / "conf" / "experiment" / "written.yaml").read_text(encoding="utf-8"))["chosen"][
+        estimator
+    ]
     runs = records.read(RESULTS / "runs.csv", "")
     runs = runs[(runs["table"] == SEARCHES[estimator]) & (runs["estimator"] == estimator)]
     means = runs.groupby(["latents", "schedule"])["validation_bound"].mean()
-    assert set(runs["latents"]) == set(experiment["chosen"])
-    for latents, value in experiment["chosen"].items():
+    assert set(runs["latents"]) == set(chosen)
+    for latents, value in chosen.items():
         best = str(means[latents].idxmin())
         assert float(best.split("=")[1].split(",", maxsplit=1)[0]) == value, f"{latents}: {means[latents].to_dict()}"
 
@@ -74,14 +83,13 @@ def test_chosen_values_have_the_best_validation_bound_of_their_search(estimator:
 @pytest.mark.parametrize("estimator", ["direct", "gumbel_softmax"])
 @pytest.mark.skipif("figure3_search" not in RECORDED, reason="not searched yet")
 def test_chosen_values_have_the_best_validation_accuracy_of_their_search(estimator: str) -> None:
-    name = f"joint_mixture_{estimator}.yaml"
-    experiment = yaml.safe_load((TOP / "conf" / "experiment" / name).read_text(encoding="utf-8"))
+    config = one_config(f"experiment=joint_mixture_{estimator}")
     runs = records.read(RESULTS / "runs.csv", "")
     runs = runs[(runs["table"] == "figure3_search") & (runs["estimator"] == estimator)]
     best = runs.loc[runs["validation_accuracy"].astype(float).idxmax()]
     parameter = {"direct": "epsilon", "gumbel_softmax": "temperature"}[estimator]
-    assert str(best["schedule"]).split("=")[1].strip() == str(experiment["estimator"][parameter]["value"])
-    assert float(best["labelled_weight"]) == experiment["supervision"]["labelled_weight"]
+    assert str(best["schedule"]).split("=")[1].strip() == str(getattr(config.estimator, parameter).value)
+    assert float(best["labelled_weight"]) == config.supervision.labelled_weight
 
 
 @pytest.mark.skipif("figure3_search" not in RECORDED, reason="not searched yet")
@@ -140,14 +148,13 @@ def test_what_readme_says_of_seeing_few_labels_first(estimator: str, labels: int
 
 
 def test_what_captions_say_about_the_released_training_is_its_configuration() -> None:
-    text = (TOP / "conf" / "experiment" / "released_mixture_direct.yaml").read_text(encoding="utf-8")
-    experiment = yaml.safe_load(text)
-    supervision = experiment["supervision"]
-    assert experiment["protocol"] == labels.RELEASED
-    assert supervision["source"] == "train_and_validation"
-    assert f"ε of direct is {supervision['labelled_value']} while" in labels.SEQUENTIAL
-    assert supervision["sampling"] == "without_replacement"
-    assert f"in {supervision['labelled_visits']:,} passes" in labels.WITHOUT_REPLACEMENT
+    config = one_config("experiment=released_mixture_direct")
+    supervision = config.supervision
+    assert config.protocol == labels.RELEASED
+    assert supervision.source == "train_and_validation"
+    assert f"ε of direct is {supervision.labelled_value} while" in labels.SEQUENTIAL
+    assert supervision.sampling == "without_replacement"
+    assert f"in {supervision.labelled_visits:,} passes" in labels.WITHOUT_REPLACEMENT
 
 
 @pytest.mark.parametrize("training", labels.VISITS)
@@ -165,23 +172,23 @@ def test_epochs_of_labelled_images_alone_are_those_of_the_configuration(training
 @pytest.mark.parametrize("estimator", ["direct", "gumbel_softmax"])
 @pytest.mark.skipif("figure6_search" not in RECORDED, reason="not searched yet")
 def test_chosen_values_of_deep_networks_have_the_best_validation_bound_of_their_search(estimator: str) -> None:
-    experiment = yaml.safe_load((TOP / "conf" / "experiment" / f"deep_{estimator}.yaml").read_text(encoding="utf-8"))
+    config = one_config(f"experiment=deep_{estimator}")
     runs = records.read(RESULTS / "runs.csv", "")
     runs = runs[(runs["table"] == "figure6_search") & (runs["estimator"] == estimator)]
     best = runs.loc[runs["validation_bound"].astype(float).idxmin()]
     parameter = {"direct": "epsilon", "gumbel_softmax": "temperature"}[estimator]
-    assert float(str(best["schedule"]).split("=")[1]) == experiment["estimator"][parameter]["value"]
+    assert float(str(best["schedule"]).split("=")[1]) == getattr(config.estimator, parameter).value
 
 
 @pytest.mark.parametrize("estimator", ["direct", "gumbel_softmax"])
 @pytest.mark.skipif("figure4_search" not in RECORDED, reason="not searched yet")
 def test_chosen_weights_of_attributes_have_the_best_validation_accuracy_of_their_search(estimator: str) -> None:
-    experiment = yaml.safe_load((TOP / "conf" / "experiment" / f"attributes_{estimator}.yaml").read_text("utf-8"))
+    config = one_config(f"experiment=attributes_{estimator}")
     runs = records.read(RESULTS / "runs.csv", "")
     runs = runs[(runs["table"] == "figure4_search") & (runs["estimator"] == estimator)]
     assert sorted(runs["labelled_weight"].astype(float)) == [10, 100, 1000]
     best = runs.loc[runs["validation_accuracy"].astype(float).idxmax()]
-    assert float(best["labelled_weight"]) == experiment["supervision"]["labelled_weight"]
+    assert float(best["labelled_weight"]) == config.supervision.labelled_weight
 
 
 def test_every_run_of_record_has_its_origin() -> None:

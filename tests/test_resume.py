@@ -21,7 +21,7 @@ from argmax_vae.files import write_json
 from argmax_vae.randomness import SeedNoise
 from argmax_vae.runs import checkpoints, provenance
 from argmax_vae.runs.directory import RunDirectory
-from argmax_vae.training import results
+from argmax_vae.training import fit
 from helpers import TINY, cell, metrics, raise_after, same_numbers, train
 
 FOUR = ("trainer.epochs=4", "seeds=[3,5]", "runtime.checkpoint_every=1")
@@ -284,7 +284,7 @@ def test_a_process_that_dies_after_the_last_checkpoint_changes_no_row(
     """Nothing is left to train then: what the steps did is known from the checkpoint alone."""
     whole = train(tmp_path / "whole", *FOUR)
     with monkeypatch.context() as context:
-        context.setattr(results, "seed_rows", raiser(KeyboardInterrupt()))
+        context.setattr(fit, "seed_rows", raiser(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "parts", *FOUR)
     parts = RunDirectory.of(cell(tmp_path / "parts", *FOUR).plain)

@@ -53,9 +53,9 @@ def test_an_interrupted_search_goes_on_and_a_longer_one_repeats_nothing(monkeypa
     fitted = []
     original = fit.fit
 
-    def watching(config: Any, plain: Any, directory: Any, *others: Any) -> str:
-        fitted.append(directory.path.name)
-        return original(config, plain, directory, *others)
+    def watching(cell: Any, *others: Any) -> str:
+        fitted.append(cell.run.path.name)
+        return original(cell, *others)
 
     monkeypatch.setattr(fit, "fit", watching)
     shorter, longer = run(2), run(3)

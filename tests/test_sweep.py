@@ -302,7 +302,7 @@ def test_cells_that_need_something_else_are_checked_too(
     overrides: tuple[str, ...], checked: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Config] = []
-    monkeypatch.setattr(start, "prerequisites", seen.append)
+    monkeypatch.setattr(prerequisites, "prerequisites", seen.append)
     sweep.check_prerequisites(compose.cells("train", [*TINY, *overrides]))
     assert len(seen) == checked
 
@@ -313,7 +313,7 @@ def test_a_cell_that_is_done_is_not_checked_in_place_of_others(monkeypatch: pyte
     run.start(first.plain)
     (run.path / "done.json").write_text('{"status": "done"}')
     seen: list[Config] = []
-    monkeypatch.setattr(start, "prerequisites", seen.append)
+    monkeypatch.setattr(prerequisites, "prerequisites", seen.append)
     sweep.check_prerequisites(found)
     assert seen == [second.config]
 
@@ -352,7 +352,7 @@ def test_a_finished_run_that_is_damaged_costs_no_other_its_rows(
 def test_rows_of_two_processes_do_not_overwrite_each_other(tmp_path: Path) -> None:
     """Three writers at once, each merging ten rows of its own."""
     code = (
-        "import sys, pandas as pd; from pathlib import Path; from argmax_vae import records; "
+        "import sys, pandas as pd; from pathlib import Path; from argmax_vae.commands import records; "
         "from argmax_vae.files import claimed; results = Path(sys.argv[1])\n"
         "for index in range(int(sys.argv[2]), int(sys.argv[2]) + 10):\n"
         "    row = dict.fromkeys(records.COLUMNS['runs.csv'], 't') | {'n': index, 'k': 2, 'seed': 0, 'epochs': 1}\n"
