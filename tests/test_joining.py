@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from argmax_vae.runs.directory import RunDirectory
-from argmax_vae.training import fit, results
+from argmax_vae.training import fit
 from helpers import cell, metrics, poison, raise_after, same_numbers, seeds, train
 
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-4}
@@ -81,7 +81,7 @@ def test_a_joined_run_is_done_when_its_tracker_has_it(tmp_path: Path, monkeypatc
     for given in ("seeds=[0]", "seeds=[1]"):
         train(tmp_path, given, *few)
     with monkeypatch.context() as context:
-        context.setattr(results, "track_joined", die)
+        context.setattr(fit, "track_joined", die)
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path, "seeds=[0,1]", *few)
     assert not RunDirectory.of(cell(tmp_path, "seeds=[0,1]", *few).plain).has_ended

@@ -100,7 +100,7 @@ def test_spaces(override: str, expected: dict[str, Any]) -> None:
         (["data=digits", "trainer.batch=interval(10,20)"], "trainer.batch=13.8"),
         (["data=digits", "estimator=direct,exact,rebr"], "estimator=rebr: no such option; did you mean 'rebar'?"),
         (["data=digits", "optim.learning_rate=1e-3,0"], "optim.learning_rate=0.0 must be greater than 0"),
-        (["estimator=glob(z*)"], "estimator=glob(z*): no option matches"),
+        (["estimator=glob(q*)"], "estimator=glob(q*): no option matches"),
         (["estimator.epsilon.value=interval(1,0.1)"], "estimator.epsilon.value=interval(1,0.1): "),
         (["data=digits", "estimator.epsilon.value=interval(-1,1)"], "value=-1.0 must be greater than 0"),
         (["estimator.epsilon.valu=interval(0.1,1)"], "unknown key 'estimator.epsilon.valu'"),
@@ -154,7 +154,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     [
         (["trainer.batch=1,2,3"], 3),
         (["trainer.batch=range(1,4)", "estimator=direct,exact"], 6),
-        (["estimator=glob([d*,e*])", "trainer.batch=5"], 4),
+        (["estimator=glob([direct*,e*])", "trainer.batch=5"], 4),
         (["optim.learning_rate=range(0.25,1,0.25)", "trainer.batch=1,2"], 6),
         (["optim.learning_rate=interval(0.1,0.1)"], 1),
     ],

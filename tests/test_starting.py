@@ -143,7 +143,7 @@ def test_a_pattern_stands_for_the_options_that_match() -> None:
     assert [cell.config.estimator.name for cell in found] == [n for n in groups()["estimator"] if n.startswith("re")]
     found = cells("train", ["schedule@estimator.epsilon=glob(*,exclude=constant*)"])
     assert len(found) == len(groups()["schedule"]) - 2
-    assert "estimator=glob(z*): no option matches; there are arm" in refused("estimator=glob(z*)")
+    assert "estimator=glob(q*): no option matches; there are arm" in refused("estimator=glob(q*)")
     assert "glob is for groups of options" in refused("trainer.epochs=glob(*)")
 
 

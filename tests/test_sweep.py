@@ -15,7 +15,7 @@ from argmax_vae.config import compose, options
 from argmax_vae.config.schema import Config
 from argmax_vae.files import claimed
 from argmax_vae.runs.directory import RunDirectory, scan
-from argmax_vae.training import build, fit, prerequisites
+from argmax_vae.training import fit, prerequisites
 from helpers import TINY, raise_after
 
 SWEEP = (*TINY, "trainer.epochs=1", "model.latents=2x2,3x2", "estimator=direct,gumbel_softmax")
@@ -33,7 +33,7 @@ def runs_of(overrides: tuple[str, ...]) -> list[RunDirectory]:
 
 def fail_for(monkeypatch: pytest.MonkeyPatch, latents: str, error: BaseException) -> list[str]:
     """Let cells of this size raise; returns a list that fills with the cells that were built."""
-    original = build.build
+    original = fit.build
     built = []
 
     def build_module(chosen: Config, *others: Any) -> Any:
@@ -42,7 +42,7 @@ def fail_for(monkeypatch: pytest.MonkeyPatch, latents: str, error: BaseException
             raise error
         return original(chosen, *others)
 
-    monkeypatch.setattr(build, "build", build_module)
+    monkeypatch.setattr(fit, "build", build_module)
     return built
 
 
@@ -184,7 +184,7 @@ def test_finished_cells_are_collected_from_another_directory(
     overrides = [*TINY, "table=tiny", "seeds=[0],[1]", "paths.runs=elsewhere"]
     assert main(["train", *[word.replace("[0],[1]", "[0]") for word in overrides]]) == 0
     capsys.readouterr()
-    monkeypatch.setattr(compose, "cells", lambda table, others: compose.cells("train", overrides))
+    monkeypatch.setattr(sweep, "cells", lambda table, others: compose.cells("train", overrides))
     assert main(["runs", "--collect", "tiny", "--runs", "elsewhere", "--results", "gathered"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
     assert list(pd.read_csv("gathered/runs.csv")["seed"]) == [0]
@@ -198,7 +198,7 @@ def test_rows_of_no_table_are_not_collected(
 ) -> None:
     overrides = [*TINY, "paths.runs=elsewhere"]
     assert main(["train", *overrides]) == 0
-    monkeypatch.setattr(compose, "cells", lambda table, others: compose.cells("train", overrides))
+    monkeypatch.setattr(sweep, "cells", lambda table, others: compose.cells("train", overrides))
     assert main(["runs", "--collect", "train", "--runs", "elsewhere", "--results", "gathered"]) == 2
     assert "config train names no table" in capsys.readouterr().err
     assert not Path("gathered").exists()
@@ -275,7 +275,7 @@ def test_a_run_that_another_process_trains_is_left_to_it(capsys: pytest.CaptureF
 def test_a_run_whose_process_gives_up_meanwhile_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = (*TINY, "seeds=[0],[1]")
     first, second = runs_of(overrides)
-    original = build.build
+    original = fit.build
     with claimed(first.claim, 0):
 
         def build_module(*arguments: Any) -> Any:
@@ -283,7 +283,7 @@ def test_a_run_whose_process_gives_up_meanwhile_is_taken_over(monkeypatch: pytes
             monkeypatch.setattr(RunDirectory, "claim", property(lambda run: run.path.parent / f"{run.path.name}.lock"))
             return original(*arguments)
 
-        monkeypatch.setattr(build, "build", build_module)
+        monkeypatch.setattr(fit, "build", build_module)
         assert main(["train", "-m", *overrides]) == 0
     assert (first.has_ended, second.has_ended) == (True, True)
 

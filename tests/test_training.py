@@ -13,7 +13,6 @@ import pytest
 import torch
 import yaml
 
-from argmax_vae import files
 from argmax_vae.cli import main
 from argmax_vae.commands import records
 from argmax_vae.data.datasets import load_dataset
@@ -22,7 +21,7 @@ from argmax_vae.objective import bounds
 from argmax_vae.objective.bounds import Evaluation, bound_sums
 from argmax_vae.randomness import SeedNoise
 from argmax_vae.runs.directory import RunDirectory, scan
-from argmax_vae.training import build, fit, results
+from argmax_vae.training import build, fit
 from argmax_vae.training.vae import DiscreteVAE
 from helpers import TINY, cell, metrics, poison, same_numbers, seeds, train
 
@@ -253,14 +252,14 @@ def test_a_finished_run_holds_these_files_and_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     written = []
-    original = files.write_json
+    original = fit.write_json
 
     def recording(path: Path, value: Any) -> None:
         if path.name == "done.json":
             written.extend(sorted(entry.name for entry in path.parent.iterdir()))
         original(path, value)
 
-    monkeypatch.setattr(files, "write_json", recording)
+    monkeypatch.setattr(fit, "write_json", recording)
     run = train(tmp_path, "tracker=csv")
     files = [
         "best.ckpt",
@@ -288,7 +287,7 @@ def test_an_error_while_finishing_leaves_no_done_marker(tmp_path: Path, monkeypa
         raise OSError("No space left on device")
 
     with monkeypatch.context() as full:
-        full.setattr(results, "save_best", broken)
+        full.setattr(fit, "save_best", broken)
         run = train(tmp_path)
     assert run.status == "failed"
     assert run.reason == "OSError: No space left on device"
