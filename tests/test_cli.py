@@ -394,13 +394,16 @@ def test_runs_lists_states_and_reasons(empty_directory: Path, capsys: pytest.Cap
     capsys.readouterr()
     assert main(["runs"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines == [
-        f"done         {done.path.name}",
-        "failed       failed RuntimeError: out of ideas",
-        "interrupted  interrupted",
-    ]
+    assert re.fullmatch(
+        rf"done +all alike +{done.seeds()['test_bound'][0]:.2f} +1 +2 +\d+ s +{done.path.name}", lines[1]
+    )
+    assert lines[0].split() == ["state", "what", "differs", "test", "bound", "(nats)", "seeds", "epochs", "time", "run"]
+    assert re.fullmatch(r"failed +failed RuntimeError: out of ideas", lines[2])
+    assert re.fullmatch(r"interrupted +interrupted", lines[3])
     assert main(["runs", "--failed"]) == 0
-    assert capsys.readouterr().out.splitlines() == lines[1:2]
+    assert "out of ideas" in capsys.readouterr().out.splitlines()[1]
+    assert main(["runs", "--format", "word"]) == main(["runs", "--sort", "luck"]) == 2
+    capsys.readouterr()
     assert main(["runs", "--runs", "elsewhere"]) == 0
     out, err = capsys.readouterr()
     assert (out, err) == ("", "argmax-vae: no runs in elsewhere\n")

@@ -110,7 +110,7 @@ def add_directory(verb: argparse.ArgumentParser) -> None:
 
 def add_reading(verbs: Verbs) -> None:
     """The verbs that read what is there."""
-    runs = add(verbs, "runs", "list runs and their state", RUNS_EXAMPLES)
+    runs = add(verbs, "runs", "list runs: their state, what they differ in, and their results", RUNS_EXAMPLES)
     runs.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="directory of the runs")
     only = runs.add_mutually_exclusive_group()
     only.add_argument("--failed", action="store_true", help="only failed runs, with the last line of their traceback")
@@ -120,6 +120,8 @@ def add_reading(verbs: Verbs) -> None:
     only.add_argument(
         "--collect", metavar="TABLE", help="put the finished cells of this table, or list, into the files of record"
     )
+    runs.add_argument("--sort", default="name", metavar="BY", help="name (default), bound, accuracy, epochs or time")
+    runs.add_argument("--format", default="text", help="text (default), csv, md or tex")
     runs.add_argument("overrides", nargs="*", help="those that the cells were trained with, such as trainer.epochs=10")
     runs.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="files of record")
 
@@ -188,6 +190,8 @@ GRADIENTS_EXAMPLES = """\
 """
 RUNS_EXAMPLES = """\
   argmax-vae runs
+  argmax-vae runs --sort bound
+  argmax-vae runs --runs /scratch/runs --format tex
   argmax-vae runs --failed
   argmax-vae runs --missing figure2
   argmax-vae runs --collect figure2 --runs /scratch/runs
@@ -338,12 +342,11 @@ def runs_verb(given: argparse.Namespace) -> int:
     found = scan(given.runs)
     if not found:
         print(f"argmax-vae: no runs in {given.runs}", file=sys.stderr)
-    for run in found:
-        status = run.status
-        if given.failed and status != "failed":
-            continue
-        reason = run.reason if status == "failed" else ""
-        print(f"{status:12} {run.path.name} {reason}".rstrip())
+    from argmax_vae.report import sweeps
+
+    shown = [run for run in found if not given.failed or run.status == "failed"]
+    if shown:
+        print(sweeps.table(sweeps.sorted_rows(sweeps.rows_of_runs(shown), given.sort), given.format), end="")
     return DONE
 
 
