@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from argmax_vae.training import progress, vae
-from argmax_vae.training.progress import Progress
-from helpers import train
+from argmax_vae.cli import main
+from argmax_vae.training import progress
+from argmax_vae.training.progress import Progress, fitting
+from helpers import TINY, train
 
 NUMBER = r"-?\d+(\.\d+)?(e[+-]\d+)?"
 
@@ -65,7 +66,7 @@ def test_a_terminal_has_one_line_that_is_rewritten(tmp_path: Path, monkeypatch: 
 
 
 def test_speed_and_time_left_count_from_where_a_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vae, "DiscreteVAE", SimpleNamespace)
+    monkeypatch.setattr(progress, "DiscreteVAE", SimpleNamespace)
     clock = iter([100.0])
     monkeypatch.setattr(progress.time, "monotonic", clock.__next__)
     module: Any = SimpleNamespace(steps_done=torch.tensor(600))
@@ -76,3 +77,30 @@ def test_speed_and_time_left_count_from_where_a_run_goes_on(monkeypatch: pytest.
     assert told.line(trainer, module, finished=8, seconds=25.0) == (
         "run epoch 8/16, train bound 98.77, 8 steps/s, 1 min 40 s left"
     )
+
+
+def test_a_line_fits_the_terminal() -> None:
+    name = "mnist-linear-20x10-direct-kl_analytic-0123456789"
+    line = f"run 2 of 12: {name} epoch 8/16, train bound 98.77, KL 12.3, ε 0.1, 8 steps/s, 1 min 40 s left"
+    assert fitting(line, name, 500) == line
+    shorter = fitting(line, name, 110)
+    assert shorter == line.replace(name, "…0123456789")
+    shortest = fitting(line, name, 60)
+    assert shortest == "run 2 of 12: …0123456789 epoch 8/16, 1 min 40 s left"
+    assert [len(fitting(line, name, columns)) <= columns for columns in range(1, 150)] == [True] * 149
+
+
+def test_a_collapsed_posterior_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    told = Progress("run", 16)
+    for kl in (3.0, 0.004, 0.002):
+        told.tell_collapse(SimpleNamespace(callback_metrics={"validation_kl": torch.tensor(kl)}))  # type: ignore[arg-type]
+    assert capsys.readouterr().err == (
+        "argmax-vae: run: KL 0.004 nats on validation, the posterior has collapsed onto the prior\n"
+    )
+
+
+def test_runs_of_a_sweep_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = [*TINY, "seeds=[0],[1]", f"paths.runs={tmp_path}"]
+    assert main(["train", "-m", *sweep]) == 0
+    places = re.findall(r"^(run \d of \d): .* on cpu", capsys.readouterr().err, re.MULTILINE)
+    assert places == ["run 1 of 2", "run 2 of 2"]

@@ -94,6 +94,8 @@ def launch_cells(overrides: list[str], found: list[Cell]) -> int:
     refused: list[str] = []
     for cell in found:
         cell.run.tidy()
+    if len(found) > 1:
+        found = [replace(cell, place=f"run {number} of {len(found)}") for number, cell in enumerate(found, 1)]
     pending = [cell for cell in found if not cell.run.has_ended]
     while pending:
         jobs = [cell.overrides for cell in pending]

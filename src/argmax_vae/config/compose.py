@@ -149,7 +149,8 @@ def option_of(schedule: Schedule) -> str:
 class Cell:
     """One configuration of a sweep: the overrides that select it, as an object and as a plain dict.
 
-    `home`, `config_name`: the directory and the name of the primary config that the overrides are of.
+    `home`, `config_name`: the directory and the name of the primary config that the overrides are of. `place`: which
+    run of a sweep it is, in words.
     """
 
     overrides: tuple[str, ...]
@@ -157,6 +158,7 @@ class Cell:
     plain: dict[str, Any]
     home: Path = field(default_factory=config_directory)
     config_name: str = "train"
+    place: str = ""
 
     @property
     def run(self) -> RunDirectory:

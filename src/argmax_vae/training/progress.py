@@ -1,5 +1,6 @@
 """Progress of a run on standard error: a line that is rewritten on a terminal, a line now and then elsewhere."""
 
+import shutil
 import sys
 import time
 
@@ -8,13 +9,21 @@ import pytorch_lightning as pl
 from argmax_vae.training.vae import DiscreteVAE
 
 SECONDS_BETWEEN_LINES = 30.0
+COLLAPSED = 0.01
+"""A KL divergence, in nats per image, below which codes say nothing of their images."""
 
 
 class Progress(pl.Callback):
-    """Which path the steps take; then epoch, bound, KL, ε or τ, steps per second, and the time left."""
+    """Which path the steps take; then epoch, bound, KL, ε or τ, steps per second, and the time left.
 
-    def __init__(self, name: str, epochs: int) -> None:
+    `place` says which run of a sweep it is. On a terminal a line fits its width: the run's name and the first measures
+    give way. A posterior that has collapsed onto the prior is told once.
+    """
+
+    def __init__(self, name: str, epochs: int, place: str = "") -> None:
         self.name, self.epochs = name, epochs
+        self.place = f"{place}: " if place else ""
+        self.told_collapse = False
         self.terminal = sys.stderr.isatty()
         self.last_line = 0.0
 
@@ -29,12 +38,14 @@ class Progress(pl.Callback):
         assert isinstance(module, DiscreteVAE)
         finished = trainer.current_epoch + 1
         if finished == self.first_epoch + 1:
-            print(f"{self.name} on {module.device.type}: {module.path}", file=sys.stderr, flush=True)
+            print(f"{self.place}{self.name} on {module.device.type}: {module.path}", file=sys.stderr, flush=True)
         if not self.terminal and finished < self.epochs and now - self.last_line < SECONDS_BETWEEN_LINES:
             return
         self.last_line = now
         line = self.line(trainer, module, finished, now - self.started)
+        self.tell_collapse(trainer)
         if self.terminal:
+            line = fitting(line, self.name, shutil.get_terminal_size().columns - 1)
             end = "\n" if finished == self.epochs else ""
             print(f"\r\033[K{line}", end=end, file=sys.stderr, flush=True)
         else:
@@ -43,7 +54,7 @@ class Progress(pl.Callback):
     def line(self, trainer: pl.Trainer, module: pl.LightningModule, finished: int, seconds: float) -> str:
         """The text of the line after `finished` epochs, `seconds` after the start."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        parts = [f"{self.name} epoch {finished}/{self.epochs}"]
+        parts = [f"{self.place}{self.name} epoch {finished}/{self.epochs}"]
         labels = {
             "train_bound": "train bound",
             "validation_bound": "validation bound",
@@ -58,3 +69,23 @@ class Progress(pl.Callback):
         left = seconds / (finished - self.first_epoch) * (self.epochs - finished)
         parts.append(f"{left // 60:.0f} min {left % 60:.0f} s left")
         return ", ".join(parts)
+
+    def tell_collapse(self, trainer: pl.Trainer) -> None:
+        """Say once that the KL divergence on validation is next to nothing."""
+        kl = trainer.callback_metrics.get("validation_kl")
+        if kl is None or self.told_collapse or not abs(float(kl)) < COLLAPSED:
+            return
+        self.told_collapse = True
+        start = "\r\033[K" if self.terminal else ""
+        told = f"{self.name}: KL {float(kl):.2g} nats on validation, the posterior has collapsed onto the prior"
+        print(f"{start}argmax-vae: {told}", file=sys.stderr, flush=True)
+
+
+def fitting(line: str, name: str, columns: int) -> str:
+    """A line of progress that is no longer than so many columns, if that can be."""
+    if len(line) > columns:
+        line = line.replace(name, f"…{name[-10:]}") if len(name) > 11 else line
+    first, *rest = line.split(", ")
+    while len(", ".join([first, *rest])) > columns and len(rest) > 1:
+        rest = rest[1:]
+    return ", ".join([first, *rest])[: max(columns, 0)]

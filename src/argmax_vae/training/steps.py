@@ -1,5 +1,6 @@
 """Optimisation steps over a block of index batches: one after the other, or replayed from a captured CUDA graph."""
 
+import logging
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,11 +26,18 @@ ADVICE = (
 
 @contextmanager
 def without_advice() -> Iterator[None]:
-    """Silence what `ADVICE` lists, and no other warning."""
-    with warnings.catch_warnings():
-        for beginning in ADVICE:
-            warnings.filterwarnings("ignore", beginning)
-        yield
+    """Silence what `ADVICE` lists, and on a machine without CUDA that there is none; no other warning."""
+    without_cuda = logging.getLogger("torch.utils.cpp_extension")
+    before = without_cuda.level
+    if not torch.cuda.is_available():
+        without_cuda.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for beginning in ADVICE:
+                warnings.filterwarnings("ignore", beginning)
+            yield
+    finally:
+        without_cuda.setLevel(before)
 
 
 def reason_of(error: BaseException) -> str:
