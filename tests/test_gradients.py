@@ -12,7 +12,6 @@ from scipy import stats
 
 from argmax_vae.cli import main
 from argmax_vae.commands import gradients
-from argmax_vae.config import compose
 from argmax_vae.config.compose import cells
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS, schedules
@@ -262,7 +261,9 @@ def test_figure1_from_its_config(
     overrides = [value for value in TINY if "latents" not in value and "tracker" not in value]
     asked = [*overrides, f"paths.runs={tmp_path / 'runs'}", f"paths.results={tmp_path}", "seeds=[0,1]", *SMALL, *GRID]
     monkeypatch.setattr("sys.argv", ["argmax-vae"])
-    monkeypatch.setattr(compose, "cells", lambda name, others: cells(name, [*SMALL, *GRID, *others]))
+    monkeypatch.setattr(
+        "argmax_vae.commands.gradients.cells", lambda name, others: cells(name, [*SMALL, *GRID, *others])
+    )
     assert main(["reproduce", "figure1", *asked]) == 0
     before = {path.name: path.read_text() for path in tmp_path.glob("figure1*")}
     assert set(before) == {f"figure1{end}" for end in (".csv", ".md", ".tex", ".svg", "_frontier.svg")}

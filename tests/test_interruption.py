@@ -10,13 +10,12 @@ import pandas as pd
 import pytest
 import pytorch_lightning as pl
 
-from argmax_vae import files
 from argmax_vae.cli import main
 from argmax_vae.errors import UsageError
 from argmax_vae.interruption import interruptible
 from argmax_vae.runs.checkpoints import load_checkpoint
 from argmax_vae.runs.directory import RunDirectory
-from argmax_vae.training import progress
+from argmax_vae.training import callbacks, progress
 from helpers import TINY, cell, metrics, raise_after, seeds, train
 
 OVERRIDES = ("trainer.epochs=4", "seeds=[3,5]", "runtime.chunk=2", "runtime.checkpoint_every=100")
@@ -104,7 +103,7 @@ def test_a_disk_that_is_full_at_the_end_is_said_and_nothing_else_is_claimed(
     def full(*arguments: object) -> None:
         raise UsageError("cannot write last.ckpt: No space left on device")
 
-    monkeypatch.setattr(files, "write_keeping", full)
+    monkeypatch.setattr(callbacks, "write_keeping", full)
     send_at(monkeypatch, "on_train_batch_start", 2, signal.SIGTERM)
     assert main(["train", *TINY, *OVERRIDES, f"paths.runs={tmp_path}"]) == 130
     lines = capsys.readouterr().err.splitlines()[-2:]

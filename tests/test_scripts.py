@@ -11,8 +11,7 @@ import yaml
 from PIL import Image
 from torch import Tensor, nn
 
-from argmax_vae.config import compose
-from argmax_vae.data import datasets
+from argmax_vae.config import compose, schema
 from argmax_vae.data.celeba import ATTRIBUTES
 from argmax_vae.data.images import Dataset, Images
 from argmax_vae.runs.directory import RunDirectory
@@ -53,7 +52,7 @@ def train_faces(runs: Path, *more: str) -> RunDirectory:
 
 @pytest.fixture
 def celeba_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
-    monkeypatch.setattr(datasets, "load_dataset", lambda *arguments: faces())
+    monkeypatch.setattr(schema, "load_dataset", lambda *arguments: faces())
     return train_faces(tmp_path)
 
 
