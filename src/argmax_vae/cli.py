@@ -144,11 +144,12 @@ def add_reading(verbs: Verbs) -> None:
         "--output", type=Path, metavar="FILE", help="(default: report.html in the directory of --results)"
     )
 
-    compare = add(verbs, "compare", "compare two finished runs on paired seeds", COMPARE_EXAMPLES)
+    compare = add(verbs, "compare", "compare two or more finished runs on paired seeds", COMPARE_EXAMPLES)
     compare.add_argument("a", type=Path, metavar="RUN_A", help="directory of a run")
-    compare.add_argument("b", type=Path, metavar="RUN_B", help="directory of the other")
+    compare.add_argument("b", type=Path, metavar="RUN_B", help="directory of another")
+    compare.add_argument("more", type=Path, nargs="*", metavar="RUN", help="of more: a table, the best first")
     compare.add_argument("--metric", default="test_bound", help="a column of seeds.csv (default: test_bound)")
-    compare.add_argument("--output", type=Path, metavar="FILE.svg", help="also draw it")
+    compare.add_argument("--output", type=Path, metavar="FILE.svg", help="also draw two runs")
 
 
 def add(verbs: Verbs, name: str, summary: str, examples: str) -> argparse.ArgumentParser:
@@ -214,6 +215,7 @@ PAGE_EXAMPLES = """\
 COMPARE_EXAMPLES = """\
   argmax-vae compare runs/mnist-linear-20x2-direct-kl_none-0123456789 runs/mnist-linear-20x2-arm-kl_none-0123456789
   argmax-vae compare runs/A runs/B --metric test_kl --output difference.svg
+  argmax-vae compare runs/*20x2*
 """
 BENCH_EXAMPLES = """\
   argmax-vae bench
@@ -407,6 +409,11 @@ def compare_verb(given: argparse.Namespace) -> int:
 
     if given.output:
         require_file_name(given.output, "--output")
+    if given.more:
+        if given.output:
+            raise UsageError(f"--output {given.output}: two runs are drawn, not {2 + len(given.more)}")
+        print(comparison.compare_all([given.a, given.b, *given.more], given.metric))
+        return DONE
     found = comparison.compare(given.a, given.b, given.metric)
     if given.output:
         comparison.write(found, given.output)

@@ -93,3 +93,28 @@ def test_other_formats_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["compare", str(a), str(a), "--output", str(tmp_path / "c.png")]) == 2
     assert "c.png: must end in .svg" in capsys.readouterr().err
     assert not (tmp_path / "c.png").exists()
+
+
+def test_one_paired_seed_has_no_interval(tmp_path: Path) -> None:
+    a, b = run(tmp_path / "a", [10.0]), run(tmp_path / "b", [11.5])
+    told = text(compare(a, b))
+    assert "A − B = -1.5 on one paired seed: an interval needs two" in told
+    assert "nan" not in told
+
+
+def test_more_than_two_are_compared_with_the_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the paired t test of SciPy; Holm's method takes the smaller p value twice."""
+    values = {"a": [10.0, 11.0, 12.0], "b": [9.0, 10.2, 10.9], "c": [12.0, 13.5, 13.9]}
+    paths = [run(tmp_path / name, found) for name, found in values.items()]
+    assert main(["compare", *map(str, paths)]) == 0
+    heads, *lines = capsys.readouterr().out.splitlines()
+    assert "behind the best" in heads
+    assert [line.split()[-1] for line in lines] == ["b", "a", "c"]
+    p = {name: stats.ttest_rel(values[name], values["b"]).pvalue for name in ("a", "c")}
+    smaller, larger = sorted(p.values())
+    corrected = {smaller: 2 * smaller, larger: max(2 * smaller, larger)}
+    assert "best" in lines[0]
+    for line, name, mean in ((lines[1], "a", 0.97), (lines[2], "c", 3.1)):
+        assert f"+{mean:.2f} ± " in line
+        assert f" {corrected[p[name]]:.2g} " in line
+    assert main(["compare", *map(str, paths), "--output", str(tmp_path / "c.svg")]) == 2

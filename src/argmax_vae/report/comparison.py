@@ -1,8 +1,9 @@
-"""Two finished runs against each other, on the seeds that both have: the difference, its interval, and a test of it."""
+"""Finished runs against each other, on the seeds that they share: differences, their intervals, and tests of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,9 @@ import pandas as pd
 from argmax_vae.errors import UsageError
 from argmax_vae.report.drawing import figure_settings, save
 from argmax_vae.report.style import style
+from argmax_vae.report.sweeps import SAME, aligned, differing, in_words, with_interval
 from argmax_vae.runs.directory import NOT_IDENTITY, RunDirectory
-from argmax_vae.statistics import Interval, mean_interval, paired_difference, sign_flip_p_value
+from argmax_vae.statistics import Interval, holm, mean_interval, paired_difference, paired_t_p_value, sign_flip_p_value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,15 +56,7 @@ def compare(a: Path, b: Path, metric: str = "test_bound") -> Comparison:
     """
     runs = [RunDirectory(path) for path in (a, b)]
     plains = [run.config() for run in runs]
-    values, lost = [], []
-    for run in runs:
-        seeds = run.seeds()
-        numbers = [name for name in seeds.select_dtypes("number").columns if name != "seed"]
-        if metric not in numbers:
-            raise UsageError(f"--metric {metric}: not among the numbers of {run.path}: {', '.join(numbers)}")
-        done = seeds[(seeds["status"] == "done") & seeds[metric].notna()]
-        values.append(done.set_index("seed")[metric].astype(float))
-        lost.append(len(seeds) - len(done))
+    values, lost = zip(*(values_by_seed(run, metric) for run in runs), strict=True)
     found = Comparison(
         metric,
         (a.name, b.name),
@@ -77,6 +71,56 @@ def compare(a: Path, b: Path, metric: str = "test_bound") -> Comparison:
             f"{a} and {b} have no seed in common that is done: {list(values[0].index)}, {list(values[1].index)}"
         )
     return found
+
+
+def values_by_seed(run: RunDirectory, metric: str) -> tuple[pd.Series, int]:
+    """A metric of a run's finished seeds, and how many seeds have none. Raises UsageError for an unknown metric."""
+    seeds = run.seeds()
+    numbers = [name for name in seeds.select_dtypes("number").columns if name != "seed"]
+    if metric not in numbers:
+        raise UsageError(f"--metric {metric}: not among the numbers of {run.path}: {', '.join(numbers)}")
+    done = seeds[(seeds["status"] == "done") & seeds[metric].notna()]
+    return done.set_index("seed")[metric].astype(float), len(seeds) - len(done)
+
+
+def compare_all(paths: Sequence[Path], metric: str = "test_bound") -> str:
+    """More than two runs as a table, the best first, and how far each is behind it on their common seeds.
+
+    Largest is best for accuracies, smallest for all else. p values are of the paired t test, corrected by Holm's method
+    for the number of comparisons. Raises UsageError as `compare` does.
+    """
+    runs = [RunDirectory(path) for path in paths]
+    configs = [run.config() for run in runs]
+    keys = differing(configs)
+    values = [values_by_seed(run, metric)[0] for run in runs]
+    for run, found in zip(runs, values, strict=True):
+        if found.empty:
+            raise UsageError(f"{run.path}: no seed has a {metric}")
+    sign = -1 if "accuracy" in metric else 1
+    order = sorted(range(len(runs)), key=lambda index: sign * values[index].mean())
+    best, others = order[0], order[1:]
+    common = {index: values[index].index.intersection(values[best].index) for index in others}
+    behind = {index: paired_difference(values[index], values[best]) for index in others if len(common[index])}
+    raw = [
+        paired_t_p_value(values[index][common[index]] - values[best][common[index]]) if index in behind else math.nan
+        for index in others
+    ]
+    corrected = dict(zip(others, holm(raw), strict=True))
+    rows = []
+    for index in order:
+        interval = mean_interval(values[index])
+        row = {"what differs": in_words(configs[index], keys) or SAME, metric: with_interval(*interval[:2])}
+        row["behind the best"] = "best" if index == best else "no common seed"
+        if index in behind:
+            row["behind the best"] = f"{sign * behind[index].mean:+.2f}" + half_width(behind[index])
+        row["p (Holm)"] = "" if math.isnan(corrected.get(index, math.nan)) else f"{corrected[index]:.2g}"
+        rows.append({**row, "seeds": str(len(values[index])), "run": runs[index].path.name})
+    return aligned(rows)
+
+
+def half_width(interval: Interval) -> str:
+    """The half width of an interval behind its mean; nothing for one seed."""
+    return "" if math.isnan(interval.half_width) else f" ± {interval.half_width:.2g}"
 
 
 def label(plain: Mapping[str, Any]) -> str:
@@ -96,6 +140,11 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") ->
             yield f"{prefix}{key}", (left, right)
 
 
+def counted(seeds: int) -> str:
+    """So many seeds, in words."""
+    return "1 seed" if seeds == 1 else f"{seeds} seeds"
+
+
 def text(found: Comparison) -> str:
     """The comparison in a few lines."""
     lines = []
@@ -104,14 +153,17 @@ def text(found: Comparison) -> str:
         note = f", {lost} without a value" if lost else ""
         lines.append(f"{letter}  {name}")
         lines.append(
-            f"   {what}: {found.metric} {interval.mean:.6g} ± {interval.half_width:.2g}, {len(values)} seeds{note}"
+            f"   {what}: {found.metric} {interval.mean:.6g}{half_width(interval)}, {counted(len(values))}{note}"
         )
     difference, number = found.difference, len(found.common)
-    lines.append(
-        f"A − B = {difference.mean:+.4g}, 95 % interval {difference.low:+.4g} to {difference.high:+.4g}, "
-        f"on {number} paired seed{'s' if number > 1 else ''}"
-    )
-    lines.append(f"sign-flip test: p = {found.p_value:.3g} (at least {2.0 ** (1 - number):.3g} with so many seeds)")
+    if number == 1:
+        lines.append(f"A − B = {difference.mean:+.4g} on one paired seed: an interval needs two")
+    else:
+        lines.append(
+            f"A − B = {difference.mean:+.4g}, 95 % interval {difference.low:+.4g} to {difference.high:+.4g}, "
+            f"on {number} paired seeds"
+        )
+        lines.append(f"sign-flip test: p = {found.p_value:.3g} (at least {2.0 ** (1 - number):.3g} with so many seeds)")
     if found.choices:
         lines.append("choices that differ (A | B):")
         lines += [f"   {key}: {left} | {right}" for key, (left, right) in found.choices.items()]

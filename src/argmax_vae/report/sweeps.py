@@ -185,10 +185,16 @@ def table(rows: Sequence[Mapping[str, Any]], format: str) -> str:
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
     if format != "text":
         raise UsageError(f"--format {format}: unknown; allowed: {', '.join(FORMATS)}")
-    widths = {head: max(len(head), *(len(row[head]) for row in shown)) for head in heads}
+    return aligned(shown) + "\n"
+
+
+def aligned(rows: Sequence[Mapping[str, str]]) -> str:
+    """Rows of text as columns of equal width, under their names."""
+    heads = list(rows[0])
+    widths = {head: max(len(head), *(len(row[head]) for row in rows)) for head in heads}
     lines = ["  ".join(head.ljust(widths[head]) for head in heads)]
-    lines += ["  ".join(row[head].ljust(widths[head]) for head in heads) for row in shown]
-    return "\n".join(line.rstrip() for line in lines) + "\n"
+    lines += ["  ".join(row[head].ljust(widths[head]) for head in heads) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def csv(rows: Sequence[Mapping[str, Any]]) -> str:
