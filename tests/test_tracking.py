@@ -224,6 +224,8 @@ def test_wandb_mirrors_a_run_offline(tmp_path: Path) -> None:
         "tracker=wandb",
         "tracker.per_seed=true",
         "tracker.project=mine",
+        "tracker.notes=a word",
+        "tracker.tags=[mine too]",
         "seeds=[4,6]",
         "table=figure2",
     )
@@ -240,6 +242,9 @@ def test_wandb_mirrors_a_run_offline(tmp_path: Path) -> None:
     plain = run.config()
     assert config["model"] == plain["model"]
     assert config["seeds"] == [4, 6]
+    assert not {"laboratory", "paths", "tracker"} & set(config)
+    assert start.display_name == "3x4 direct, ε = 0.1, KL analytic"
+    assert (start.notes, "mine too" in start.tags) == ("a word", True)
 
     history = [items_of(record.history.item) for record in records if record.WhichOneof("record_type") == "history"]
     curves = metrics(run)
@@ -263,10 +268,13 @@ def test_wandb_mirrors_a_run_offline(tmp_path: Path) -> None:
         assert (log.parent / "files" / last[f"{name}/path"]).is_file()
 
     defined = {record.metric.name: record.metric for record in records if record.WhichOneof("record_type") == "metric"}
-    bound, accuracy = defined["validation_bound"], defined["test_accuracy"]
+    bound, accuracy = defined["validation_bound"], defined["validation_accuracy"]
     assert {bound.step_metric, accuracy.step_metric} == {"epoch"}
     assert bound.summary.min
     assert accuracy.summary.max
+    assert not any(name.startswith("test_") for name in defined)
+    on_test = [record.metric for record in records if record.metric.glob_name == "test_*"]
+    assert [metric.summary.none for metric in on_test] == [True]
     summaries = [items_of(record.summary.update) for record in records if record.WhichOneof("record_type") == "summary"]
     final = {name: value for summary in summaries for name, value in summary.items() if name.startswith("final/")}
     assert final["final/test_bound"] == pytest.approx(seeds(run)["test_bound"].mean(), rel=1e-9)
@@ -498,3 +506,18 @@ def test_a_server_that_fails_later_is_left_for_offline(
     told = "argmax-vae: wandb records offline: no answer within 30 s; `argmax-vae sync` uploads it later\n"
     assert told in capsys.readouterr().err
     assert list(tmp_path.glob("wandb/offline-run-*"))
+
+
+def test_wandb_is_named_by_the_configuration_then_the_environment_then_us() -> None:
+    ours = {"name": "20x2 direct", "group": "figure2"}
+    plain = trackers.TrackerConfig(name="wandb")
+    assert wandb_access.naming(plain, {}, **ours) == {"project": "argmax-vae", **ours}
+    environment = {"WANDB_PROJECT": "theirs", "WANDB_RUN_GROUP": "group", "WANDB_NAME": "name", "WANDB_ENTITY": "lab"}
+    assert wandb_access.naming(plain, environment, **ours) == {}
+    chosen = trackers.TrackerConfig(name="wandb", project="mine", entity="us", group="all", notes="why")
+    assert wandb_access.naming(chosen, environment, **ours) == {
+        "project": "mine",
+        "entity": "us",
+        "group": "all",
+        "notes": "why",
+    }

@@ -6,9 +6,10 @@ configuration.
 """
 
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,12 +30,21 @@ NOT_AVERAGED = ("epoch", "seed")
 
 @dataclass
 class TrackerConfig:
-    """`project`, `mode` (offline, online) and `per_seed` curves concern wandb alone."""
+    """`name`: of TRACKERS; what follows concerns wandb alone.
+
+    `mode`: offline or online; `per_seed`: a curve for every seed; `group`: by default the table; `tags`: beside data,
+    protocol and commit; `notes`, `entity`: as wandb has them. Where one is left at its default, the environment
+    variable of wandb, such as WANDB_PROJECT, counts.
+    """
 
     name: str = "csv"
     project: str = "argmax-vae"
     mode: str = "offline"
     per_seed: bool = False
+    entity: str = ""
+    group: str = ""
+    notes: str = ""
+    tags: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         require_one_of("tracker.name", self.name, TRACKERS)
@@ -212,14 +222,12 @@ def named(pictures: Pictures | None) -> list[tuple[str, np.ndarray]]:
 
 
 BEST = {
-    **{f"{split}_bound": "min" for split in ("validation", "test")},
-    **{
-        f"{split}_{accuracy}": "max"
-        for split in ("validation", "test")
-        for accuracy in ("accuracy", "perturbed_accuracy", "clustering_accuracy")
-    },
+    "validation_bound": "min",
+    **{f"validation_{name}": "max" for name in ("accuracy", "perturbed_accuracy", "clustering_accuracy")},
 }
-"""What wandb keeps of a curve as its summary: the direction in which it is better."""
+"""What wandb keeps of a curve as its summary: the direction in which it is better. Nothing is chosen on test."""
+NOT_SHOWN = ("laboratory", "chosen", "tracker", "paths")
+"""Sections of the configuration that say nothing of a run."""
 
 
 class WandbTracker(GrowingTracker):
@@ -237,14 +245,12 @@ class WandbTracker(GrowingTracker):
         self.wandb = wandb
         self.run = wandb_access.start(
             wandb_access.usable_mode(config),
-            project=config.project,
+            **wandb_access.naming(config, os.environ, name=labels.name, group=labels.group),
             dir=str(labels.directory),
             id=labels.directory.name.rsplit("-", 1)[-1],
-            name=labels.name,
-            group=labels.group or None,
             job_type="train",
-            tags=list(labels.tags),
-            config=dict(labels.config),
+            tags=[*labels.tags, *config.tags],
+            config={key: value for key, value in labels.config.items() if key not in NOT_SHOWN},
         )
         if self.run.resumed:
             self.epoch = self.run.step - 1
@@ -252,6 +258,7 @@ class WandbTracker(GrowingTracker):
         self.run.define_metric("*", step_metric="epoch")
         for name, best in BEST.items():
             self.run.define_metric(name, step_metric="epoch", summary=best)
+        self.run.define_metric("test_*", step_metric="epoch", summary="none")
 
     def add(self, rows: Sequence[Row]) -> None:
         values: dict[str, float] = summarise(rows)

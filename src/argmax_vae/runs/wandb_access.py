@@ -107,6 +107,26 @@ def start(mode: str, **choices: Any) -> Any:
     return wandb.init(mode=mode, **choices)  # type: ignore[arg-type]
 
 
+VARIABLES = {"group": "WANDB_RUN_GROUP"}
+"""Environment variables of wandb that are not named as its arguments are."""
+
+
+def naming(config: "TrackerConfig", environment: Mapping[str, str], **ours: str) -> dict[str, str]:
+    """Project, entity, group, notes and name for `wandb.init`: configured, else of the environment, else ours.
+
+    What the environment has is left to wandb.
+    """
+    found = {}
+    for key in ("project", "entity", "group", "notes", "name"):
+        configured = getattr(config, key) if key != "name" else ""
+        is_default = key == "project" and configured == type(config).project
+        if configured and not is_default:
+            found[key] = configured
+        elif VARIABLES.get(key, f"WANDB_{key.upper()}") not in environment and (value := ours.get(key) or configured):
+            found[key] = value
+    return found
+
+
 def publish_table(config: "TrackerConfig", name: str, runs: Path, paths: Sequence[Path]) -> None:
     """Show a table in wandb as an artifact of its files and, from its csv, as a wandb table; says so if it cannot."""
     import wandb
@@ -115,7 +135,9 @@ def publish_table(config: "TrackerConfig", name: str, runs: Path, paths: Sequenc
         mode = usable_mode(config)
         if mode == "disabled":
             return
-        run = start(mode, project=config.project, dir=str(runs), name=f"{name}: table", group=name, job_type="report")
+        run = start(
+            mode, **naming(config, os.environ, name=f"{name}: table", group=name), dir=str(runs), job_type="report"
+        )
         try:
             artifact = wandb.Artifact(name, type="table")
             for path in paths:

@@ -21,9 +21,14 @@ from argmax_vae.training.vae import DiscreteVAE
 def tracker_of(cell: Cell, share: Share = WHOLE) -> Tracker:
     """The tracker of a run, of which the first of the processes that share it tells."""
     config = cell.config
+    words = (
+        f"{config.model.latents} {config.estimator.name}",
+        config.estimator.describe_schedule(),
+        f"KL {config.objective.kl}",
+        f"{config.supervision.labels} labels" if config.supervision.labels else "",
+    )
     labels = RunLabels(
-        name=f"{config.model.latents} {config.estimator.name}, KL {config.objective.kl}"
-        + (f", {config.supervision.labels} labels" if config.supervision.labels else ""),
+        name=", ".join(filter(None, words)),
         group=config.table,
         tags=tuple(filter(None, (config.data.name, config.protocol, commit()[0]))),
         config=cell.plain,

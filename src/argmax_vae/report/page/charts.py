@@ -124,11 +124,23 @@ def ticks(low: float, high: float, number: int = 5) -> list[float]:
     return [round(index * step, 10) for index in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
+def luminance(color: tuple[float, float, float]) -> float:
+    """Relative luminance of a colour in sRGB, as WCAG 2.2 defines it."""
+    red, green, blue = (((part + 0.055) / 1.055) ** 2.4 if part > 0.04045 else part / 12.92 for part in color)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+DIMMEST_ON_DARK = 0.23
+"""A luminance with a contrast of 4.5 to the background of the dark page."""
+
+
 def on_dark(color: str) -> str:
     """The colour of the same hue that stands out on a dark page; darker colours stay darker than others."""
     red, green, blue = (int(color[start : start + 2], 16) / 255 for start in (1, 3, 5))
     hue, lightness, saturation = colorsys.rgb_to_hls(red, green, blue)
-    bright = colorsys.hls_to_rgb(hue, 0.57 + 0.25 * lightness, saturation)
+    raised = 0.57 + 0.25 * lightness
+    while luminance(bright := colorsys.hls_to_rgb(hue, raised, saturation)) < DIMMEST_ON_DARK:
+        raised += 0.01
     return "#" + "".join(f"{round(255 * part):02X}" for part in bright)
 
 
