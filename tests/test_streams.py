@@ -100,11 +100,12 @@ def test_training_without_a_reader_is_done(tmp_path: Path, command: list[str]) -
 
 def test_who_stops_reading_an_answer_ends_it_quietly(tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "config.yaml").touch()
+    text = "{model: {}, estimator: {}, trainer: {epochs: 1}, seeds: [0]}"
+    (tmp_path / "a" / "config.yaml").write_text(text)
     listing = [*command, "runs", "--runs", str(tmp_path)]
     found = shell('"$@" | true', listing)
     assert (found.returncode, found.stdout, found.stderr) == (streams.READER_GONE, b"", b"")
     found = shell('"$@" >/dev/full', listing)
     line = b"argmax-vae: cannot write to standard output: No space left on device\n"
     assert (found.returncode, found.stderr) == (2, line)
-    assert shell('"$@"', listing).stdout == b"interrupted  a\n"
+    assert shell('"$@"', listing).stdout.splitlines()[1].split()[0] == b"interrupted"

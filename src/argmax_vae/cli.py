@@ -327,16 +327,14 @@ def gradients_verb(given: argparse.Namespace) -> int:
 def runs_verb(given: argparse.Namespace) -> int:
     if given.overrides and not (given.missing or given.collect):
         raise UsageError(f"runs: {given.overrides[0]} needs --missing TABLE or --collect TABLE")
-    if given.missing:
+    if given.missing or given.collect:
         from argmax_vae.commands import sweep
 
-        for line in sweep.missing(given.missing, given.overrides, given.runs):
-            print(line)
-        return DONE
-    if given.collect:
-        from argmax_vae.commands import sweep
-
-        for line in sweep.collect_finished(given.collect, given.overrides, given.runs, given.results):
+        if given.missing:
+            lines = sweep.missing(given.missing, given.overrides, given.runs)
+        else:
+            lines = sweep.collect_finished(given.collect, given.overrides, given.runs, given.results)
+        for line in lines:
             print(line)
         return DONE
     from argmax_vae.runs.directory import scan
