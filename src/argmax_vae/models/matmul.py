@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch._inductor.custom_graph_pass import CustomGraphPass
 
 SMALLEST_ONEDNN_PRODUCT = 2**23
 """Multiplications of one seed's product from which on oneDNN is asked."""
@@ -85,22 +84,13 @@ class OnednnProduct(torch.autograd.Function):
         )
 
 
-class ProductsByOnednn(CustomGraphPass):
-    """Replaces the large products of a compiled graph, forward or backward, by oneDNN's."""
-
-    def __call__(self, graph: torch.fx.Graph) -> None:
-        for node in graph.find_nodes(op="call_function", target=torch.ops.aten.bmm.default):
-            if is_large(*(factor.meta["val"] for factor in node.args)):
-                node.target = torch.ops.argmax_vae.onednn_product.default
-
-    def uuid(self) -> str:
-        """What compiled code that was kept depends on."""
-        return f"argmax_vae.products of {SMALLEST_ONEDNN_PRODUCT} multiplications, rounding {is_rounding()}"
-
-
 def compiler_options() -> dict[str, Any] | None:
     """Options of `torch.compile` under which large products are oneDNN's where that is faster."""
-    return {"post_grad_custom_pre_pass": ProductsByOnednn()} if ONEDNN else None
+    if not ONEDNN:
+        return None
+    from argmax_vae.models.graph_pass import ProductsByOnednn
+
+    return {"post_grad_custom_pre_pass": ProductsByOnednn()}
 
 
 def seed_product(
