@@ -50,6 +50,9 @@ class TrackerConfig:
         require_one_of("tracker.name", self.name, TRACKERS)
         require_one_of("tracker.mode", self.mode, ("offline", "online"))
         require_text("tracker.project", self.project)
+        for name in ("entity", "group", "notes"):
+            if getattr(self, name) != "":
+                require_text(f"tracker.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True)
