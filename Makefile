@@ -17,7 +17,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
-demo: install  ## train estimators on 8×8 digits, print and plot the comparison (about two minutes)
+demo: install  ## train estimators on 8×8 digits, print and plot the comparison (about two and a half minutes)
 	$(BIN)/python scripts/demo.py
 
 test: install  ## run the tests, on two processors if there are

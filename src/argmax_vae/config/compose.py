@@ -43,7 +43,7 @@ from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.estimators.schedules import SCHEDULES, Schedule
 from argmax_vae.objective.terms import KL_CHOICES, ObjectiveConfig
-from argmax_vae.runs.directory import RunDirectory
+from argmax_vae.runs.directory import RunDirectory, flat
 from argmax_vae.runs.trackers import TRACKERS, TrackerConfig
 
 
@@ -195,12 +195,9 @@ def check_schedule(key: str, value: Any) -> None:
             raise UsageError(f"{key}.{error}") from None
 
 
-def leaves(plain: Mapping[str, Any], prefix: str = "") -> set[str]:
+def leaves(plain: Mapping[str, Any]) -> set[str]:
     """The dotted keys of nested dicts; an empty one is a value."""
-    found = set()
-    for key, value in plain.items():
-        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}"}
-    return found
+    return {key for key, _ in flat(plain)}
 
 
 def to_plain(composed: DictConfig) -> dict[str, Any]:
@@ -273,8 +270,8 @@ def own_keys(home: Path, config_name: str) -> set[str]:
     for entry in defaults:
         if isinstance(entry, dict):
             found |= {key.removeprefix("override ").lstrip("/") for key in entry if key.startswith("override ")}
-        elif entry != "_self_" and config_name != BASE:
-            found |= own_keys(home, entry) if entry != BASE else set()
+        elif entry not in ("_self_", BASE):
+            found |= own_keys(home, entry)
     return found - {"experiment"}
 
 
