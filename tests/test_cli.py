@@ -17,7 +17,8 @@ import torch
 import yaml
 
 from argmax_vae import __version__
-from argmax_vae.cli import REPRODUCE_EXAMPLES, TRAIN_EXAMPLES, main
+from argmax_vae.cli import VERBS, main, reproduce
+from argmax_vae.cli import train as train_verb
 from argmax_vae.commands import sweep
 from argmax_vae.config import compose, launchers
 from argmax_vae.config.options import groups, primary_configs
@@ -26,11 +27,6 @@ from argmax_vae.errors import UsageError
 from argmax_vae.runs.directory import RunDirectory, scan
 from argmax_vae.training import progress
 from helpers import TINY, train
-
-VERBS = (
-    *("train", "reproduce", "search", "evaluate", "gradients", "bench"),
-    *("runs", "sync", "report", "page", "compare"),
-)
 
 # Each with parts of the line that it must be answered with.
 BAD_OVERRIDES = [
@@ -119,7 +115,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_every_example_composes() -> None:
     """Those of the pages and of --help that train or reproduce; without their engine where it is not installed."""
     pages = (Path(__file__).parents[1] / page for page in ("README.md", "results/README.md", "conf/README.md"))
-    text = "".join(page.read_text() for page in pages) + TRAIN_EXAMPLES + REPRODUCE_EXAMPLES
+    text = "".join(page.read_text() for page in pages) + train_verb.EXAMPLES + reproduce.EXAMPLES
     examples = re.findall(r"^[ $]*argmax-vae (train|reproduce) ([^#\n]*)", text, re.MULTILINE)
     assert len(examples) > 8
     for verb, words in examples:
@@ -439,7 +435,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_and_report_load_neither_torch_nor_hydra(empty_directory: Path) -> None:
     program = """
 import sys
-from argmax_vae.cli import REPRODUCE_EXAMPLES, TRAIN_EXAMPLES, main
+from argmax_vae.cli import main
 for arguments in ([verb, "--help"] for verb in sys.argv[1:]):
     try:
         main(arguments)

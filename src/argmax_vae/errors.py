@@ -1,7 +1,10 @@
-"""What a user can mend, as one line, and the checks of values that find it: `key=value must be RANGE`."""
+"""What a user can mend, as one line, and the checks of values that find it: `key=value must be RANGE`. Exit codes."""
 
 import math
 from collections.abc import Collection, Iterable
+
+DONE, SOME_FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes of commands: all is done, some cells failed, nothing was begun, the same command goes on."""
 
 
 class UsageError(ValueError):

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from argmax_vae.commands.records import Entry, check, merge
 from argmax_vae.config import launchers
 from argmax_vae.config.compose import Cell, as_yaml, cells
-from argmax_vae.errors import UsageError
+from argmax_vae.errors import BAD_USAGE, DONE, SOME_FAILED, UsageError
 from argmax_vae.files import claimed, remove_all_leftovers, require_writable
 from argmax_vae.report import records
 from argmax_vae.report.labels import FIGURES, STATED
@@ -20,8 +20,6 @@ from argmax_vae.report.publish import publisher
 from argmax_vae.runs.directory import ENDED, RunDirectory
 from argmax_vae.runs.wandb_access import publish_table
 from argmax_vae.statistics import mean_interval
-
-DONE, SOME_FAILED, BAD_USAGE = 0, 1, 2
 
 
 def composed_yaml(config_name: str, overrides: list[str]) -> str:
