@@ -17,7 +17,7 @@ from argmax_vae import files, latents
 from argmax_vae.latents import one_hot_argmax
 from argmax_vae.models import candidates, native
 from argmax_vae.models.candidates import FORMS, CandidateLosses
-from argmax_vae.models.discrete import Networks
+from argmax_vae.models.discrete import Perceptrons
 from argmax_vae.models.likelihoods import LIKELIHOODS
 from argmax_vae.models.reconstruction import Reconstruction
 
@@ -56,7 +56,7 @@ class Batch:
         likelihood: str = "bernoulli",
     ) -> None:
         n, k, pixels = shape
-        self.networks = Networks(pixels, n, k, hidden, list(range(seeds)), likelihood)
+        self.networks = Perceptrons(pixels, n, k, hidden, list(range(seeds)), likelihood)
         with torch.no_grad():
             for parameter in self.networks.decoder.parameters():
                 parameter.mul_(scale)

@@ -18,5 +18,5 @@ def test_an_example_learns(example: str, estimator: str, chance: float) -> None:
 
 
 def test_examples_are_short() -> None:
-    for path in EXAMPLES.glob("*.py"):
-        assert len(path.read_text(encoding="utf-8").splitlines()) < 60, path.name
+    for path in EXAMPLES.rglob("*.py"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 60, path.name

@@ -19,7 +19,7 @@ from argmax_vae.gradients.cost import CountingLoss, decoder_evaluations
 from argmax_vae.gradients.measure import Laboratory
 from argmax_vae.gradients.moments import Moments
 from argmax_vae.gradients.settings import LaboratoryConfig, Setting, settings
-from argmax_vae.models.discrete import Networks
+from argmax_vae.models.discrete import Perceptrons
 from argmax_vae.randomness import PlainNoise
 from argmax_vae.report import gradients as report
 from chance import FALSE_ALARM
@@ -33,7 +33,7 @@ GRID = ("laboratory.epsilon=[0.5]", "laboratory.temperature=[0.5,1.0]")
 def bench(n: int = 2, k: int = 3, hidden: tuple[int, ...] = (), **choices: object) -> Laboratory:
     """Random networks of two seeds and five random images."""
     images = torch.rand(5, 12, generator=torch.Generator().manual_seed(2)).round()
-    return Laboratory(Networks(12, n, k, hidden, [3, 8]), images, [3, 8], LaboratoryConfig(**choices))
+    return Laboratory(Perceptrons(12, n, k, hidden, [3, 8]), images, [3, 8], LaboratoryConfig(**choices))
 
 
 def test_moments_are_those_of_numpy(generator: torch.Generator) -> None:

@@ -14,11 +14,12 @@ FLOORS = [
     {"config"},
     {"gradients"},
     {"objective"},
-    {"models", "runs"},
+    {"runs"},
     {"__init__"},
+    {"models"},
     {"estimators"},
     {"data"},
-    {"latents", "counter_noise", "files", "streams"},
+    {"latents", "counter_noise", "files", "plugins", "streams"},
     {"errors", "interruption", "markup", "randomness", "statistics"},
 ]
 """From the top to the ground: a room imports itself and what is on lower floors."""

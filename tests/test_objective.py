@@ -14,7 +14,7 @@ from argmax_vae.estimators.exact import Exact, ExactConfig
 from argmax_vae.estimators.gumbel_softmax import GumbelSoftmax, GumbelSoftmaxConfig
 from argmax_vae.estimators.schedules import Constant
 from argmax_vae.latents import all_codes, exp_concrete_sample, gumbel_from_uniform, kl_to_uniform, relaxed_kl
-from argmax_vae.models.discrete import Networks
+from argmax_vae.models.discrete import Perceptrons
 from argmax_vae.models.reconstruction import Reconstruction
 from argmax_vae.objective import bounds
 from argmax_vae.objective.bounds import BoundSums, bound_sums, values_in_use
@@ -129,7 +129,7 @@ class Enumerated:
 
     def __init__(self, n: int, k: int, generator: torch.Generator) -> None:
         self.n, self.k = n, k
-        self.networks = Networks(6, n, k, [], [3, 8])
+        self.networks = Perceptrons(6, n, k, [], [3, 8])
         with torch.no_grad():
             self.networks.decoder.layers[0].weight.mul_(3.0)
         self.images = torch.rand(2, 1, 6, generator=generator).round()

@@ -11,7 +11,7 @@ from torch.distributions import Bernoulli, Independent, Normal, OneHotCategorica
 from argmax_vae.estimators.base import CodeLoss
 from argmax_vae.latents import all_codes, one_hot_argmax
 from argmax_vae.models.candidates import CandidateLosses
-from argmax_vae.models.discrete import Networks
+from argmax_vae.models.discrete import Perceptrons
 from argmax_vae.models.likelihoods import LANES, LIKELIHOODS, LONGEST_PRODUCT, bernoulli_loss, bernoulli_values
 from argmax_vae.models.reconstruction import Reconstruction
 from argmax_vae.objective.bounds import importance_weights
@@ -23,8 +23,8 @@ SEEDS, BATCH, PIXELS = 2, 3, 20
 
 def problem(
     n: int, k: int, generator: torch.Generator, hidden: tuple[int, ...] = ()
-) -> tuple[Networks, Reconstruction]:
-    networks = Networks(PIXELS, n, k, hidden, list(range(SEEDS))).double()
+) -> tuple[Perceptrons, Reconstruction]:
+    networks = Perceptrons(PIXELS, n, k, hidden, list(range(SEEDS))).double()
     images = torch.rand(SEEDS, BATCH, PIXELS, generator=generator, dtype=torch.float64).round()
     return networks, Reconstruction(networks, images)
 
@@ -77,7 +77,7 @@ def test_the_mean_image_has_the_least_loss(name: str, generator: torch.Generator
 
 @pytest.mark.parametrize("shape", [(1, 5), (2, 3)])
 def test_shared_squared_errors(shape: tuple[int, int], generator: torch.Generator) -> None:
-    networks = Networks(PIXELS, *shape, (7,), list(range(SEEDS)), "squared_error").double()
+    networks = Perceptrons(PIXELS, *shape, (7,), list(range(SEEDS)), "squared_error").double()
     loss = Reconstruction(networks, torch.rand(SEEDS, BATCH, PIXELS, generator=generator, dtype=torch.float64))
     codes = all_codes(*shape).double()
     expected = torch.stack([loss(code.expand(SEEDS, BATCH, *shape)) for code in codes], -1)
@@ -85,7 +85,7 @@ def test_shared_squared_errors(shape: tuple[int, int], generator: torch.Generato
 
 
 def test_squared_error_networks_see_scaled_images(generator: torch.Generator) -> None:
-    plain, scaled = (Networks(PIXELS, 2, 3, (7,), [4], name) for name in ("bernoulli", "squared_error"))
+    plain, scaled = (Perceptrons(PIXELS, 2, 3, (7,), [4], name) for name in ("bernoulli", "squared_error"))
     images = torch.rand(1, BATCH, PIXELS, generator=generator)
     torch.testing.assert_close(scaled.encode(images), plain.encode(2 * images - 1))
 

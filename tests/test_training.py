@@ -16,7 +16,7 @@ import yaml
 from argmax_vae.cli import main
 from argmax_vae.commands import records
 from argmax_vae.data.datasets import load_dataset
-from argmax_vae.models.discrete import Networks
+from argmax_vae.models.discrete import Perceptrons
 from argmax_vae.objective import bounds
 from argmax_vae.objective.bounds import Evaluation, bound_sums
 from argmax_vae.randomness import SeedNoise
@@ -42,10 +42,10 @@ KINDS = {
 }
 
 
-def best_networks(run: RunDirectory) -> Networks:
+def best_networks(run: RunDirectory) -> Perceptrons:
     """The stored best networks of a run."""
     config = runs_config(run)
-    networks = Networks(64, config["n"], config["k"], config["hidden"], config["seeds"], config["likelihood"])
+    networks = Perceptrons(64, config["n"], config["k"], config["hidden"], config["seeds"], config["likelihood"])
     networks.load_state_dict(torch.load(run.best, weights_only=True)["networks"])
     return networks.requires_grad_(False)
 

@@ -14,11 +14,21 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from argmax_vae.data.images import Dataset, Images
     from argmax_vae.errors import UsageError
     from argmax_vae.estimators import ESTIMATORS
-    from argmax_vae.estimators.base import CodeLoss, Estimate, Estimator, EstimatorConfig
+    from argmax_vae.estimators.base import (
+        CodeLoss,
+        Estimate,
+        Estimator,
+        EstimatorConfig,
+        FromLosses,
+        Pathwise,
+        SampledConfig,
+    )
     from argmax_vae.estimators.schedules import SCHEDULES, Constant, Cosine, Exponential, Linear, Schedule
     from argmax_vae.estimators.standalone import StandaloneEstimator, estimator
+    from argmax_vae.models.discrete import EachSeed, ModelConfig, Networks
 
 __all__ = [
     "ESTIMATORS",
@@ -26,11 +36,19 @@ __all__ = [
     "CodeLoss",
     "Constant",
     "Cosine",
+    "Dataset",
+    "EachSeed",
     "Estimate",
     "Estimator",
     "EstimatorConfig",
     "Exponential",
+    "FromLosses",
+    "Images",
     "Linear",
+    "ModelConfig",
+    "Networks",
+    "Pathwise",
+    "SampledConfig",
     "Schedule",
     "StandaloneEstimator",
     "UsageError",
@@ -40,7 +58,9 @@ __all__ = [
 _MODULES = {
     "argmax_vae.errors": ("UsageError",),
     "argmax_vae.estimators": ("ESTIMATORS", "Estimate", "Estimator", "EstimatorConfig"),
-    "argmax_vae.estimators.base": ("CodeLoss",),
+    "argmax_vae.estimators.base": ("CodeLoss", "FromLosses", "Pathwise", "SampledConfig"),
+    "argmax_vae.data.images": ("Dataset", "Images"),
+    "argmax_vae.models.discrete": ("EachSeed", "ModelConfig", "Networks"),
     "argmax_vae.estimators.standalone": ("StandaloneEstimator", "estimator"),
     "argmax_vae.estimators.schedules": ("SCHEDULES", "Constant", "Cosine", "Exponential", "Linear", "Schedule"),
 }

@@ -18,7 +18,7 @@ from argmax_vae.estimators.base import with_gradient
 from argmax_vae.estimators.direct import DIRECTIONS, Direct, DirectConfig
 from argmax_vae.estimators.schedules import Constant, Exponential
 from argmax_vae.latents import gumbel_from_uniform, sample_codes
-from argmax_vae.models.discrete import Networks
+from argmax_vae.models.discrete import Perceptrons
 from argmax_vae.models.reconstruction import Reconstruction
 from argmax_vae.objective.terms import Folded
 from argmax_vae.randomness import PlainNoise
@@ -125,7 +125,7 @@ def test_samples_are_averaged(direction: str, generator: torch.Generator) -> Non
 
 
 def test_objective_has_the_value_and_decoder_gradient_of_the_sampled_loss(generator: torch.Generator) -> None:
-    networks = Networks(20, 2, 3, [], [0, 1]).double()
+    networks = Perceptrons(20, 2, 3, [], [0, 1]).double()
     images = torch.rand(2, 5, 20, generator=generator, dtype=torch.float64).round()
     loss, logits = Reconstruction(networks, images), networks.encode(images)
     estimator = direct("toward", 0.5, samples=4)

@@ -8,7 +8,7 @@ from torch.distributions import Bernoulli
 
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators.exact import Exact, ExactConfig
-from argmax_vae.models.discrete import Networks
+from argmax_vae.models.discrete import Perceptrons
 from argmax_vae.models.reconstruction import Reconstruction
 from tabular import TabularLoss, exact_gradient, expected_loss
 
@@ -53,7 +53,7 @@ def test_one_variable_by_hand(generator: torch.Generator) -> None:
 @pytest.mark.parametrize(("n", "k"), [(1, 4), (2, 3)])
 def test_decoder(n: int, k: int, hidden: list[int], generator: torch.Generator) -> None:
     """Expectation, gradient of the logits and of the decoder, one image and one code at a time."""
-    networks = Networks(12, n, k, hidden, [0, 1]).double()
+    networks = Perceptrons(12, n, k, hidden, [0, 1]).double()
     images = torch.rand(2, 3, 12, generator=generator, dtype=torch.float64).round()
     logits = torch.randn(2, 3, n, k, generator=generator, dtype=torch.float64, requires_grad=True)
     estimate = Exact(ExactConfig())(logits, Reconstruction(networks, images), {}, STEP)

@@ -9,7 +9,7 @@ from argmax_vae.estimators.base import CodeLoss
 from argmax_vae.estimators.gumbel_softmax import GumbelSoftmax, GumbelSoftmaxConfig
 from argmax_vae.estimators.schedules import Constant
 from argmax_vae.latents import gumbel_from_uniform, sample_codes
-from argmax_vae.models.discrete import Networks
+from argmax_vae.models.discrete import Perceptrons
 from argmax_vae.models.reconstruction import Reconstruction
 from argmax_vae.randomness import PlainNoise
 from tabular import TabularLoss
@@ -45,7 +45,7 @@ def problem(
 ) -> tuple[Tensor, Recorded, dict[str, Tensor]]:
     """Logits, a loss (of a decoder with a hidden layer, or a table) and noise of three samples."""
     logits = torch.randn(*LEADING, n, k, generator=generator, dtype=torch.float64, requires_grad=True)
-    networks = Networks(20, n, k, [7], [0, 1]).double()
+    networks = Perceptrons(20, n, k, [7], [0, 1]).double()
     images = torch.rand(*LEADING, 20, generator=generator, dtype=torch.float64).round()
     table = torch.randn(*LEADING, k**n, generator=generator, dtype=torch.float64)
     loss: CodeLoss = Reconstruction(networks, images) if decoder else TabularLoss(table, n, k)

@@ -13,7 +13,7 @@ from argmax_vae.estimators.imle import ImleConfig
 from argmax_vae.estimators.schedules import Constant
 from argmax_vae.estimators.standalone import FromFunction
 from argmax_vae.latents import gumbel_from_uniform
-from argmax_vae.models.discrete import Networks
+from argmax_vae.models.discrete import Perceptrons
 from argmax_vae.models.reconstruction import Reconstruction
 from argmax_vae.randomness import PlainNoise, SeedNoise
 from chance import FALSE_ALARM, mean_p_value
@@ -81,7 +81,7 @@ def test_one_binary_variable_with_a_curved_loss(generator: torch.Generator) -> N
 
 
 def test_the_decoder_gets_the_gradient_of_the_sampled_loss(generator: torch.Generator) -> None:
-    networks = Networks(20, 2, 3, [7], [0, 1]).double()
+    networks = Perceptrons(20, 2, 3, [7], [0, 1]).double()
     images = torch.rand(2, 5, 20, generator=generator, dtype=torch.float64).round()
     loss, logits = Reconstruction(networks, images), networks.encode(images)
     noise = ready("imle", 2, 3, samples=2).noise(tuple(logits.shape), PlainNoise(generator, torch.float64))
@@ -143,7 +143,7 @@ def test_alpha_finds_the_target(generator: torch.Generator) -> None:
 def after_steps(seeds: list[int]) -> tuple[Tensor, Tensor]:
     """α and the gradient of every seed after three steps at once."""
     estimator = ready("imle", 2, 3, seeds, **ADAPTIVE)
-    networks = Networks(12, 2, 3, [], seeds)
+    networks = Perceptrons(12, 2, 3, [], seeds)
     images = torch.stack([torch.rand(5, 12, generator=torch.Generator().manual_seed(seed)) for seed in seeds]).round()
     source = SeedNoise(seeds, "cpu").restart(0, "noise")
     for _ in range(4):
@@ -167,7 +167,7 @@ def test_every_seed_has_its_own_alpha() -> None:
 
 def test_the_adaptive_step_is_traced_whole(generator: torch.Generator) -> None:
     estimator = ready("imle", 2, 3, [0, 1], **ADAPTIVE)
-    networks = Networks(12, 2, 3, [], [0, 1])
+    networks = Perceptrons(12, 2, 3, [], [0, 1])
     images = torch.rand(2, 5, 12, generator=generator).round()
     noise = estimator.noise((2, 5, 2, 3), PlainNoise(generator))
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.estimators.base import Estimate, EstimatorConfig
-from argmax_vae.models.discrete import Networks
+from argmax_vae.models.discrete import Perceptrons
 from argmax_vae.models.reconstruction import Reconstruction
 from argmax_vae.objective.terms import ObjectiveConfig, training_terms
 from argmax_vae.randomness import PlainNoise, SeedNoise
@@ -16,11 +16,11 @@ from tabular import TabularLoss
 STEP = torch.tensor(1500)
 
 
-def estimate_of(name: str, seeds: list[int], n: int = 2, k: int = 3) -> tuple[Estimate, Networks, Tensor]:
+def estimate_of(name: str, seeds: list[int], n: int = 2, k: int = 3) -> tuple[Estimate, Perceptrons, Tensor]:
     """An estimate for five images of each seed, its networks, and the logits."""
     n, k = latents(name, n, k)
     estimator = ready(name, n, k, seeds)
-    networks = Networks(12, n, k, [], seeds)
+    networks = Perceptrons(12, n, k, [], seeds)
     images = torch.stack([torch.rand(5, 12, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
     logits = networks.encode(images.round())
     logits.retain_grad()
@@ -99,7 +99,7 @@ def test_same_objective_when_traced(name: str) -> None:
     """The whole training objective in one graph, as torch.compile records it, against the eager one."""
     n, k = latents(name)
     estimator = ready(name, n, k, [3, 8])
-    networks = Networks(12, n, k, [], [3, 8])
+    networks = Perceptrons(12, n, k, [], [3, 8])
     images = torch.rand(2, 5, 12, generator=torch.Generator().manual_seed(0)).round()
     noise = estimator.noise((2, 5, n, k), SeedNoise([3, 8], "cpu").restart(0, "noise"))
     config = ObjectiveConfig()

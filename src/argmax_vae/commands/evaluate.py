@@ -29,7 +29,7 @@ def evaluate_run(path: Path, overrides: list[str]) -> pd.DataFrame:
     data are not those that it was trained on, or an override is unknown.
     """
     run = RunDirectory(path)
-    config = from_plain(overridden(run.config(), overrides, list(OVERRIDABLE), "evaluate"))
+    config = from_plain(overridden(run.config(), overrides, list(OVERRIDABLE), "evaluate"), run.provenance())
     dataset = config.data.load(Path(config.paths.data))
     run.require_data(dataset.digest)
     module = build(config, dataset)

@@ -91,7 +91,7 @@ def stored_config(run: RunDirectory, overrides: list[str]) -> Config:
     plain = run.config()
     plain.setdefault("laboratory", asdict(LaboratoryConfig()))
     allowed = [f"{section}.{name}" for section in OVERRIDABLE_SECTIONS for name in plain[section]]
-    return from_plain(overridden(plain, overrides, allowed, "gradients"))
+    return from_plain(overridden(plain, overrides, allowed, "gradients"), run.provenance())
 
 
 def measured(run: RunDirectory, config: Config) -> pd.DataFrame:

@@ -55,9 +55,9 @@ def record(run: RunDirectory, table: str, protocol: str) -> pd.DataFrame:
     from argmax_vae.config.stored import from_plain
     from argmax_vae.gradients.cost import decoder_evaluations
 
-    config = from_plain(plain)
-    before["decoder_evaluations"] = decoder_evaluations(config.estimator, config.model.n, config.model.k)
     origin = run.provenance()
+    config = from_plain(plain, origin)
+    before["decoder_evaluations"] = decoder_evaluations(config.estimator, config.model.n, config.model.k)
     after = {
         "torch": origin["packages"]["torch"],
         "version": origin["version"],

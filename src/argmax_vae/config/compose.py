@@ -37,8 +37,17 @@ from argmax_vae.config.overrides import (
     search_path,
     unfolded,
 )
-from argmax_vae.config.schema import DATA, MODELS, Config, OptimConfig, RuntimeConfig, TrainerConfig
+from argmax_vae.config.schema import (
+    DATA,
+    MODELS,
+    Config,
+    DataConfig,
+    OptimConfig,
+    RuntimeConfig,
+    TrainerConfig,
+)
 from argmax_vae.config.stored import BASE, NOT_SET, home_of, start, text
+from argmax_vae.data.datasets import DATASETS
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.estimators.schedules import SCHEDULES, Schedule
@@ -130,6 +139,8 @@ def registered_options() -> dict[str, dict[str, Any]]:
         estimators[name] = {"defaults": [f"schema_{name}", *chosen, "_self_"]}
     return {
         "estimator": estimators,
+        "data": {name: OmegaConf.structured(DataConfig(name=name)) for name in DATASETS.outside},
+        "model": {name: {"defaults": [f"schema_{name}", "_self_"], "name": name} for name in MODELS.outside},
         "schedule": {name: OmegaConf.structured(schedule) for name, schedule in NAMED_SCHEDULES.items()},
         "objective": {kl: OmegaConf.structured(ObjectiveConfig(kl=kl)) for kl in KL_CHOICES},
         "tracker": {name: OmegaConf.structured(TrackerConfig(name=name)) for name in TRACKERS},

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from argmax_vae.config import launchers
 from argmax_vae.config.options import all_keys, nearest, owners, schedule_fields
 from argmax_vae.errors import UsageError
+from argmax_vae.plugins import refused
 
 
 @contextmanager
@@ -132,5 +133,5 @@ def check_option(override: Override, more: dict[str, list[str]]) -> None:
     if group == "experiment" and value is None:
         return
     if not isinstance(value, str) or value not in more[group]:
-        close = nearest(str(value), more[group])
+        close = refused(f"{group}={value}") or nearest(str(value), more[group])
         raise UsageError(f"{override.input_line}: no such option{close}; there are {', '.join(more[group])}")

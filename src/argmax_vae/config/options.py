@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from argmax_vae.config.schema import DATA, MODELS, Config
+from argmax_vae.data.datasets import DATASETS
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.estimators.schedules import SCHEDULES, Constant, Schedule
@@ -21,6 +22,8 @@ NAMED_SCHEDULES["constant_one"] = Constant(value=1.0)
 """Schedules by the names of their options, with the values that each starts from."""
 REGISTERED: dict[str, tuple[str, ...]] = {
     "estimator": tuple(ESTIMATORS),
+    "data": tuple(DATASETS.outside),
+    "model": tuple(MODELS.outside),
     "schedule": tuple(NAMED_SCHEDULES),
     "objective": KL_CHOICES,
     "tracker": tuple(TRACKERS),
@@ -29,7 +32,7 @@ REGISTERED: dict[str, tuple[str, ...]] = {
     "runtime": ("default",),
     "paths": ("default",),
 }
-"""Options that are no files: their values are the defaults of the classes that they configure."""
+"""Options that are no files: their values are the defaults of the classes that they configure, or of other packages."""
 
 
 def config_directory() -> Path:

@@ -21,6 +21,7 @@ from argmax_vae.models.layers import PRECISIONS
 from argmax_vae.models.mixture import GaussianMixtureConfig, MixtureConfig
 from argmax_vae.objective.labels import SupervisionConfig
 from argmax_vae.objective.terms import ObjectiveConfig
+from argmax_vae.plugins import Registry
 from argmax_vae.randomness import NOISES
 from argmax_vae.runs.trackers import TrackerConfig
 
@@ -106,11 +107,17 @@ class RuntimeConfig:
         return replace(self, chunk=self.chunk or chunk, checkpoint_every=self.checkpoint_every or every)
 
 
-MODELS: dict[str, type[ModelConfig]] = {
+OWN_MODELS: dict[str, type[ModelConfig]] = {
     "deep": DeepConfig,
     "mixture": MixtureConfig,
     "attributes": AttributeConfig,
 }
+MODELS = Registry(
+    "model",
+    OWN_MODELS,
+    lambda kind: isinstance(kind, type) and issubclass(kind, ModelConfig),
+    "a subclass of argmax_vae.ModelConfig",
+)
 """Models with choices of their own; every other name is a discrete variational auto-encoder."""
 
 

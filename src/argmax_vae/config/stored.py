@@ -20,6 +20,7 @@ from argmax_vae.config.schema import DATA, MODELS, Config
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.estimators.schedules import SCHEDULES
+from argmax_vae.plugins import require_used
 
 BASE = "train"
 """The primary config that stored configurations start from."""
@@ -123,11 +124,13 @@ LATER_SECTIONS = ("laboratory", "supervision")
 """Sections that runs of earlier versions lack."""
 
 
-def from_plain(plain: dict[str, Any]) -> Config:
+def from_plain(plain: dict[str, Any], origin: Mapping[str, Any] | None = None) -> Config:
     """The configuration that `to_plain` gave, for example from a run's directory.
 
-    Raises UsageError when a key is unknown or missing, or a value out of range.
+    `origin` is the run's provenance. Raises UsageError when a key is unknown or missing, a value out of range, or a
+    package missing that brought an option of the run.
     """
+    require_used(origin or {})
     try:
         values = dict(plain)
         for section in fields(Config):

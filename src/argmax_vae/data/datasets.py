@@ -23,6 +23,7 @@ import torch
 from argmax_vae.data.images import Dataset, Images
 from argmax_vae.data.mnist import PUBLISHED, _extracted, load_binarized_mnist, load_fashion_mnist, load_mnist
 from argmax_vae.errors import UsageError
+from argmax_vae.plugins import Registry
 
 
 def is_present(name: str, directory: Path) -> bool:
@@ -30,7 +31,7 @@ def is_present(name: str, directory: Path) -> bool:
     folder = Path(directory).expanduser()
     if name in PUBLISHED:
         return _extracted(PUBLISHED[name], folder / PUBLISHED[name] / "raw")
-    return name == "digits" or folder.is_dir()
+    return name in ("digits", *DATASETS.outside) or folder.is_dir()
 
 
 def load_dataset(name: str, directory: Path, attributes: Sequence[str] | None = None) -> Dataset:
@@ -75,10 +76,12 @@ def _load_celeba(directory: Path, attributes: Sequence[str] | None = None) -> Da
     return celeba.load_celeba(directory, celeba.ATTRIBUTES if attributes is None else attributes)
 
 
-DATASETS: dict[str, Callable[[Path], Dataset]] = {
+OWN: dict[str, Callable[[Path], Dataset]] = {
     "mnist": load_mnist,
     "fashion_mnist": load_fashion_mnist,
     "binarized_mnist": load_binarized_mnist,
     "digits": load_digits,
     "celeba": _load_celeba,
 }
+DATASETS = Registry("data", OWN, callable, "a function from a directory to a Dataset")
+"""Those of this package, then those of other installed packages (`argmax_vae.plugins`)."""

@@ -1,4 +1,7 @@
-"""Gradient estimators, one file each. ESTIMATORS is the list of those that exist; tests, demo and bench run over it."""
+"""Gradient estimators, one file each. ESTIMATORS is the list of those that exist; tests, demo and bench run over it.
+
+Those of other installed packages stand behind the package's own (`argmax_vae.plugins`).
+"""
 
 from argmax_vae.estimators.arm import Arm
 from argmax_vae.estimators.base import Estimate, Estimator, EstimatorConfig
@@ -24,8 +27,9 @@ from argmax_vae.estimators.straight_through import StraightThrough
 from argmax_vae.estimators.sum_and_sample import SumAndSample
 from argmax_vae.estimators.unordered_set import UnorderedSet
 from argmax_vae.estimators.zgr import Zgr
+from argmax_vae.plugins import Registry
 
-ESTIMATORS: dict[str, type[Estimator]] = {
+OWN: dict[str, type[Estimator]] = {
     "direct": Direct,
     "direct_rao_blackwell": DirectRaoBlackwell,
     "imle": Imle,
@@ -50,5 +54,11 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     "local_expectation": LocalExpectation,
     "exact": Exact,
 }
+ESTIMATORS = Registry(
+    "estimator",
+    OWN,
+    lambda kind: isinstance(kind, type) and issubclass(kind, Estimator) and hasattr(kind, "config_class"),
+    "a subclass of argmax_vae.Estimator with a config_class",
+)
 
 __all__ = ["ESTIMATORS", "Estimate", "Estimator", "EstimatorConfig"]

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.estimators.base import CodeLoss, EstimatorConfig
-from argmax_vae.models.discrete import Networks
+from argmax_vae.models.discrete import Perceptrons
 from argmax_vae.models.reconstruction import Reconstruction
 from argmax_vae.randomness import SeedNoise
 
@@ -43,7 +43,7 @@ class CountingLoss:
 
 def decoder_evaluations(config: EstimatorConfig, n: int, k: int) -> float:
     """Decoder evaluations per image that one estimate for latents n × k asks for."""
-    networks = Networks(1, n, k, [], [0])
+    networks = Perceptrons(1, n, k, [], [0])
     counting = CountingLoss(Reconstruction(networks, torch.zeros(1, 1, 1)), 1)
     estimator = ESTIMATORS[config.name](config).prepare(n, k, [0])
     logits = torch.zeros(1, 1, n, k, requires_grad=True)

@@ -1,11 +1,14 @@
 """The discrete variational auto-encoder's configuration and its networks, for every seed."""
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from argmax_vae.errors import LARGEST_SIZE, require, require_one_of, require_sizes
 from argmax_vae.models.layers import SeedMLP
@@ -40,6 +43,13 @@ class ModelConfig:
     def k(self) -> int:
         return int(self.latents.split("x")[1])
 
+    def networks(self, shape: tuple[int, int, int], seeds: Sequence[int]) -> "Networks":
+        """Encoders and decoders of all seeds for images of this shape, (channels, height, width).
+
+        A model of another package writes this alone, from `Networks` and, where one network knows one seed, `EachSeed`.
+        """
+        return Perceptrons(math.prod(shape), self.n, self.k, self.hidden, seeds)
+
 
 @dataclass
 class DeepConfig(ModelConfig):
@@ -54,14 +64,37 @@ class DeepConfig(ModelConfig):
         super().__post_init__()
         require_one_of("model.likelihood", self.likelihood, LIKELIHOODS)
 
+    def networks(self, shape: tuple[int, int, int], seeds: Sequence[int]) -> "Networks":
+        return Perceptrons(math.prod(shape), self.n, self.k, self.hidden, seeds, self.likelihood)
+
 
 class Networks(nn.Module):
     """Encoder and decoder of a discrete variational auto-encoder, for every seed.
 
-    The encoder maps images (seeds, batch, pixels) to logits (seeds, batch, n, k); the decoder maps codes to Bernoulli
-    logits (seeds, batch, pixels), or to what `likelihood` (of reconstruction.LIKELIHOODS) says. `hidden` are the sizes
-    between, as in 784-hidden-n·k and n·k-hidden-784 (decoder sizes reversed). Encoder and decoder of seed s are drawn
-    one after the other from the stream of seed s.
+    `encoder` maps images (seeds, batch, pixels) to logits (seeds, batch, n·k); `decoder` maps flat codes
+    (seeds, rows, n·k) to Bernoulli logits (seeds, rows, pixels), or to what `likelihood` (of
+    likelihoods.LIKELIHOODS) says. Both have parameters with a seed axis in
+    front, and no buffers: the best networks of a seed are kept by those.
+    """
+
+    def __init__(self, n: int, k: int, encoder: nn.Module, decoder: nn.Module, likelihood: str = "bernoulli") -> None:
+        super().__init__()
+        self.n, self.k, self.likelihood = n, k, likelihood
+        self.encoder, self.decoder = encoder, decoder
+
+    def encode(self, images: Float[Tensor, "seeds batch pixels"]) -> Float[Tensor, "seeds batch n k"]:
+        """Logits of images with values in [0, 1], which the squared error scales to [−1, 1]."""
+        inputs = 2 * images - 1 if self.likelihood == "squared_error" else images
+        return self.encoder(inputs).unflatten(-1, (self.n, self.k))
+
+    def decode(self, codes: Float[Tensor, "seeds rows n k"]) -> Float[Tensor, "seeds rows pixels"]:
+        return self.decoder(codes.flatten(-2))
+
+
+class Perceptrons(Networks):
+    """Networks of linear layers with ReLU between: pixels-hidden-n·k, and n·k-hidden-pixels with `hidden` reversed.
+
+    Encoder and decoder of seed s are drawn one after the other from the stream of seed s.
     """
 
     def __init__(
@@ -73,16 +106,35 @@ class Networks(nn.Module):
         seeds: Sequence[int],
         likelihood: str = "bernoulli",
     ) -> None:
-        super().__init__()
-        self.n, self.k, self.likelihood = n, k, likelihood
         generators = [generator_for(seed, 0, "weights") for seed in seeds]
-        self.encoder = SeedMLP([pixels, *hidden, n * k], generators)
-        self.decoder = SeedMLP([n * k, *reversed(hidden), pixels], generators)
+        encoder = SeedMLP([pixels, *hidden, n * k], generators)
+        decoder = SeedMLP([n * k, *reversed(hidden), pixels], generators)
+        super().__init__(n, k, encoder, decoder, likelihood)
 
-    def encode(self, images: Float[Tensor, "seeds batch pixels"]) -> Float[Tensor, "seeds batch n k"]:
-        """Logits of images with values in [0, 1], which the squared error scales to [−1, 1]."""
-        inputs = 2 * images - 1 if self.likelihood == "squared_error" else images
-        return self.encoder(inputs).unflatten(-1, (self.n, self.k))
 
-    def decode(self, codes: Float[Tensor, "seeds rows n k"]) -> Float[Tensor, "seeds rows pixels"]:
-        return self.decoder(codes.flatten(-2))
+class EachSeed(nn.Module):
+    """A network of one seed for every seed: what is at position s goes through a network with the parameters of s.
+
+    `make` gives a new network, with parameters and without buffers. It is called under the stream of each seed alone;
+    networks of one model that are made as different `part`s have different streams. Parameters are kept with a seed
+    axis in front.
+    """
+
+    def __init__(self, make: Callable[[], nn.Module], seeds: Sequence[int], part: int = 0) -> None:
+        super().__init__()
+        made = []
+        for seed in seeds:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(generator_for(seed, part, "weights").initial_seed())
+                made.append(make())
+        self.one_seed = (made[0],)
+        self.names = [name for name, _ in made[0].named_parameters()]
+        stacked = (torch.stack([module.get_parameter(name).detach() for module in made]) for name in self.names)
+        self.parameters_of_seeds = nn.ParameterList(stacked)
+
+    def forward(self, inputs: Float[Tensor, "seeds rows inputs"]) -> Float[Tensor, "seeds rows outputs"]:
+        outputs = []
+        for seed, rows in enumerate(inputs):
+            chosen = {name: values[seed] for name, values in zip(self.names, self.parameters_of_seeds, strict=True)}
+            outputs.append(functional_call(self.one_seed[0], chosen, (rows,)))
+        return torch.stack(outputs)

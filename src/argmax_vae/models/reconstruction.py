@@ -10,7 +10,7 @@ from torch import Tensor
 from argmax_vae import latents
 from argmax_vae.models import candidates
 from argmax_vae.models.discrete import Networks
-from argmax_vae.models.layers import SeedLinear
+from argmax_vae.models.layers import SeedLinear, SeedMLP
 from argmax_vae.models.likelihoods import LIKELIHOODS
 from argmax_vae.models.matmul import seed_product
 
@@ -52,6 +52,9 @@ class Reconstruction:
             losses = self.shared(torch.eye(k, device=codes.device, dtype=codes.dtype).unsqueeze(1))
             expanded = losses.expand(*codes.shape[:-2], k)
             return (expanded * codes.squeeze(-2)).sum(-1), expanded.detach().unsqueeze(-2)
+        if not isinstance(self.networks.decoder, SeedMLP):
+            self.form.path = "dense"
+            return self(codes), self.dense(codes)
         outputs = self.outputs(codes)
         if not self.networks.decoder.is_linear or self.networks.likelihood != "bernoulli":
             self.form.path = "first-layer differences"
@@ -61,8 +64,8 @@ class Reconstruction:
         with torch.no_grad():
             seeds, batch = self.images.shape[:2]
             folded = codes.reshape(-1, seeds, batch, n, k).movedim(0, 1)
-            weight = self.networks.decoder.layers[0].weight
-            losses = self.form.linear(self.images, outputs, weight, folded.flatten(1, 2))  # type: ignore[arg-type]
+            weight = cast(SeedLinear, self.networks.decoder.layers[0]).weight
+            losses = self.form.linear(self.images, outputs, weight, folded.flatten(1, 2))
             changed = losses.unflatten(1, (-1, batch)).movedim(1, 0).reshape(codes.shape)
         return self.losses(outputs, codes), changed
 
@@ -80,7 +83,7 @@ class Reconstruction:
         """
         seeds, batch = self.images.shape[:2]
         n, k = codes.shape[-2:]
-        decoder = self.networks.decoder
+        decoder = cast(SeedMLP, self.networks.decoder)
         folded = codes.reshape(-1, seeds, batch, n, k).movedim(0, 1).flatten(1, 2)
         values = folded.argmax(-1)
         others = (values.unsqueeze(-1) + torch.arange(1, k, device=values.device)) % k

@@ -23,6 +23,7 @@ from PIL import Image
 
 from argmax_vae.errors import UsageError
 from argmax_vae.files import claimed, csv_rows, remove_all_leftovers, write_atomic, write_csv, write_json, write_text
+from argmax_vae.plugins import used
 from argmax_vae.runs.provenance import device_name, provenance
 
 YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -193,6 +194,8 @@ class RunDirectory:
             self.require_data(data)
         write_text(self.path / "config.yaml", yaml.safe_dump(dict(plain), sort_keys=False, allow_unicode=True))
         origin = {**provenance(), "noise": noise}
+        if brought := used({group: plain[group]["name"] for group in ("estimator", "data", "model")}):
+            origin["plugins"] = brought
         if data:
             origin["data"] = dict(data)
         if continues:

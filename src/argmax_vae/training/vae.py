@@ -16,7 +16,7 @@ from argmax_vae.data.images import Dataset
 from argmax_vae.errors import require
 from argmax_vae.estimators.base import Estimator
 from argmax_vae.models.candidates import CandidateLosses
-from argmax_vae.models.discrete import DeepConfig, ModelConfig, Networks
+from argmax_vae.models.discrete import ModelConfig, Networks
 from argmax_vae.models.layers import products_in, set_in_layers, set_precision
 from argmax_vae.models.reconstruction import Reconstruction
 from argmax_vae.objective.bounds import BoundSums, Evaluation, bound_sums
@@ -96,9 +96,7 @@ class DiscreteVAE(pl.LightningModule):
 
     def make_networks(self, dataset: Dataset, model: ModelConfig) -> Networks:
         """Encoders and decoders of all seeds."""
-        pixels = dataset.train.pixels.shape[1]
-        likelihood = model.likelihood if isinstance(model, DeepConfig) else "bernoulli"
-        return Networks(pixels, model.n, model.k, model.hidden, self.seeds, likelihood)
+        return model.networks(dataset.shape, self.seeds)
 
     def may_keep(self) -> bool:
         """Whether the networks of this epoch may be the ones that are kept."""
