@@ -1,8 +1,10 @@
 """Random configurations from the schema: each is composed and checked, or refused in one line."""
 
+import os
 import random
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 from hydra import compose as hydra_compose
@@ -54,14 +56,9 @@ GROUPS = groups()
 
 
 @cache
-def composer() -> Composer:
-    return Composer("train")
-
-
-@cache
 def plain(base: tuple[str, ...]) -> list[tuple[str, object]]:
     """The keys and values of the configuration that these choices select, names of options left out."""
-    (cell,) = cells("train", list(base), composer())
+    (cell,) = cells("train", list(base))
     return [(key, value) for key, value in leaves(cell.plain) if not key.endswith("name")]
 
 
@@ -109,7 +106,7 @@ def configurations(number: int) -> Iterator[list[str]]:
 def refusal(overrides: list[str]) -> str:
     """Nothing for configurations that are whole, else the line that refuses them."""
     try:
-        found = cells("train", overrides, composer())
+        found = cells("train", overrides)
     except UsageError as refused:
         return str(refused)
     for cell in found:
@@ -147,6 +144,28 @@ def test_what_is_composed_once_and_then_set_is_what_hydra_composes(base: tuple[s
     ]
     register()
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        ours, hydras = composer().compose(overrides), hydra_compose("train", overrides)
+        ours, hydras = Composer("train").compose(overrides), hydra_compose("train", overrides)
     assert OmegaConf.to_container(ours, resolve=True) == OmegaConf.to_container(hydras, resolve=True)
     assert OmegaConf.get_type(ours) is OmegaConf.get_type(hydras)
+
+
+def test_what_others_have_begun_is_what_hydra_composes() -> None:
+    """Whatever was composed before: a composer starts from what earlier configurations have in common with the next."""
+    chosen = [["estimator=relax", "experiment=written"], ["experiment=written"], ["model=deep", "experiment=released"]]
+    register()
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        composer = Composer("figure2")
+        expected = [OmegaConf.to_yaml(hydra_compose("figure2", overrides)) for overrides in chosen]
+        for overrides, hydras in [*zip(chosen, expected, strict=True), *zip(chosen[::-1], expected[::-1], strict=True)]:
+            composer.kept.clear()
+            assert OmegaConf.to_yaml(composer.compose(overrides)) == hydras
+
+
+def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:
+    for epochs in (5, 10):
+        (tmp_path / "own.yaml").write_text(
+            f"defaults: [train, _self_]\ntrainer: {{epochs: {epochs}}}\n", encoding="utf-8"
+        )
+        os.utime(tmp_path / "own.yaml", ns=(epochs, epochs))
+        (cell,) = cells(str(tmp_path / "own.yaml"), [])
+        assert cell.config.trainer.epochs == epochs

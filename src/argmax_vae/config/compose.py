@@ -5,17 +5,19 @@ import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
 from argmax_vae.config import launchers
+from argmax_vae.config.loader import Loader
 from argmax_vae.config.messages import one_line_errors, refused_value, unknown_key
 from argmax_vae.config.options import (
     NAMED_SCHEDULES,
@@ -34,6 +36,7 @@ from argmax_vae.config.overrides import (
     expand,
     is_value,
     parse,
+    parsed,
     search_path,
     unfolded,
 )
@@ -57,7 +60,7 @@ from argmax_vae.runs.trackers import TRACKERS, TrackerConfig
 
 
 class Composer:
-    """Composes configurations of one primary config inside `hydra.initialize_config_dir`.
+    """Composes configurations of one primary config; to be made inside `hydra.initialize_config_dir`.
 
     Hydra composes what groups select, and sets the values of keys `section.key` afterwards. So that the configurations
     of a sweep need the first part once, it is kept, and its copies get their values here, by Hydra's own function.
@@ -65,17 +68,17 @@ class Composer:
 
     def __init__(self, config_name: str, own_keys: Collection[str] = ()) -> None:
         self.config_name, self.own_keys = config_name, set(own_keys)
-        self.parser = OverridesParser.create()
         self.kept: dict[tuple[str, ...], tuple[DictConfig, dict[str, str]]] = {}
+        self.loader = Loader(GlobalHydra.instance().config_loader().get_search_path())
 
     def sweep(self, overrides: Sequence[str]) -> dict[str, str]:
         """The sweep that the primary config has of its own: values by key. Raises UsageError."""
-        parsed = [self.parser.parse_override(override) for override in overrides if override != NO_EXPERIMENT]
-        return self.selected([override for override in parsed if not is_value(override)])[1]
+        given = [parsed(override) for override in overrides if override != NO_EXPERIMENT]
+        return self.selected([override for override in given if not is_value(override)])[1]
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """The configuration that overrides without sweeps select. Raises UsageError."""
-        others, values = self.divided([self.parser.parse_override(override) for override in overrides])
+        others, values = self.divided([parsed(override) for override in overrides])
         composed = copy.deepcopy(self.selected(others)[0])
         for override in values:
             try:
@@ -84,25 +87,29 @@ class Composer:
                 raise UsageError(refused_value(override, composed, error)) from None
         return composed
 
-    def divided(self, parsed: Sequence[Override]) -> tuple[list[Override], list[Override]]:
+    def divided(self, given: Sequence[Override]) -> tuple[list[Override], list[Override]]:
         """The overrides that Hydra composes, and the values that are set afterwards."""
-        values = [override for override in parsed if is_value(override)]
-        others = [override for override in parsed if not is_value(override)]
-        return (others, values) if all(map(comes_before_values, others)) else (list(parsed), [])
+        values = [override for override in given if is_value(override)]
+        others = [override for override in given if not is_value(override)]
+        return (others, values) if all(map(comes_before_values, others)) else (list(given), [])
 
     def selected(self, overrides: Sequence[Override]) -> tuple[DictConfig, dict[str, str]]:
         """What Hydra composes, without its own section, and the sweep in that. Raises UsageError."""
         key = tuple(str(override.input_line) for override in overrides)
         if key not in self.kept:
             with one_line_errors(key):
-                composed = compose(self.config_name, list(key), return_hydra_config=True)
+                composed = self.loader.load(self.config_name, key)
                 params = {str(name): str(values) for name, values in (composed.hydra.sweeper.params or {}).items()}
                 with open_dict(composed):
                     del composed["hydra"]
+            if len(self.kept) == LARGEST_NUMBER_KEPT:
+                del self.kept[next(iter(self.kept))]
             self.kept[key] = composed, params
         return self.kept[key]
 
 
+LARGEST_NUMBER_KEPT = 200
+"""Of composed configurations, a fifth of a megabyte each."""
 REGISTERED: dict[tuple[Any, str], type] = {}
 """What is in Hydra's store already, by group and name."""
 
@@ -110,23 +117,24 @@ REGISTERED: dict[tuple[Any, str], type] = {}
 def register() -> None:
     """Put the schema into Hydra's store: `schema` for a run, `schema_NAME` for each estimator, schedule and so on."""
     launchers.register_resolvers()
-    for group, nodes in registered_options().items():
-        for name, option in nodes.items():
-            if REGISTERED.get((group, name)) is None:
-                ConfigStore.instance().store(group=group, name=name, node=option)
-                REGISTERED[group, name] = type(option)
     kinds: list[tuple[Any, str, type]] = [(None, "schema", Config)]
     kinds += [("estimator", f"schema_{name}", estimator.config_class) for name, estimator in ESTIMATORS.items()]
     for group, options in (("model", MODELS), ("data", DATA), ("schedule", SCHEDULES)):
         kinds += [(group, f"schema_{name}", kind) for name, kind in options.items()]
-    for group, name, kind in kinds:
-        if REGISTERED.get((group, name)) is not kind:
-            node = OmegaConf.structured(kind)
-            for inner in fields(kind):
-                if inner.type is Schedule:
-                    node[inner.name] = MISSING
-            ConfigStore.instance().store(group=group, name=name, node=node)
-            REGISTERED[group, name] = kind
+    new = [each for each in kinds if REGISTERED.get(each[:2]) is not each[2]]
+    if not new:
+        return
+    kept_composer.cache_clear()
+    for group, name, kind in new:
+        node = OmegaConf.structured(kind)
+        for inner in fields(kind):
+            if inner.type is Schedule:
+                node[inner.name] = MISSING
+        ConfigStore.instance().store(group=group, name=name, node=node)
+        REGISTERED[group, name] = kind
+    for group, nodes in registered_options().items():
+        for name, option in nodes.items():
+            ConfigStore.instance().store(group=group, name=name, node=option)
 
 
 def registered_options() -> dict[str, dict[str, Any]]:
@@ -223,23 +231,21 @@ def as_yaml(plain: Mapping[str, Any]) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(dict(plain)))
 
 
-def cells(config_name: str, overrides: Sequence[str], composer: Composer | None = None) -> list[Cell]:
+def cells(config_name: str, overrides: Sequence[str]) -> list[Cell]:
     """Every configuration that a primary config and overrides select, sweeps expanded, all of them checked.
 
-    `config_name` may also be the path of a run or of a yaml file, as in `stored.start`; `composer`: one of an earlier
-    call for the same config, which keeps what it composed. Raises UsageError in one line
+    `config_name` may also be the path of a run or of a yaml file, as in `stored.start`. Raises UsageError in one line
     for an unknown config, group option or key, and for a bad value.
     """
     config_name, overrides = start(config_name, overrides)
     register()
-    parser = OverridesParser.create()
-    parsed = parse(parser, overrides)
-    directories = search_path(parsed)
+    given = parse(overrides)
+    directories = search_path(given)
     home = home_of(config_name, directories)
     if home != config_directory():
         places = text([str(place.absolute()) for place in (config_directory(), *directories)])
-        others = [each for each in parsed if each.key_or_group != SEARCH_PATH]
-        parsed = [parser.parse_override(f"{SEARCH_PATH}={places}"), *others]
+        others = [each for each in given if each.key_or_group != SEARCH_PATH]
+        given = [parsed(f"{SEARCH_PATH}={places}"), *others]
     allowed, options = primary_configs(directories), groups(directories)
     if config_name not in allowed:
         raise UsageError(
@@ -247,16 +253,16 @@ def cells(config_name: str, overrides: Sequence[str], composer: Composer | None 
         )
     config_name, rows = split_rows(config_name, directories)
     with initialize_config_dir(str(home.absolute()), version_base="1.3"):
-        composer = composer or Composer(config_name, own_keys(home, config_name))
+        composer = composer_of(config_name, home, directories)
 
         def alternatives(override: Override) -> list[tuple[str, ...]]:
-            return [unfolded(each, options) for each in expand(parser, override, options)]
+            return [unfolded(each, options) for each in expand(override, options)]
 
-        choices = [alternatives(override) for override in parsed]
-        given = {key_of(parser, each) for values in choices for pieces in values for each in pieces}
+        choices = [alternatives(override) for override in given]
+        keys = {key_of(each) for values in choices for pieces in values for each in pieces}
         params = composer.sweep([each for values in choices if len(values) == 1 for each in values[0]])
         swept = [*rows, *(f"{key}={values}" for key, values in params.items())]
-        own = [override for override in parse(parser, swept) if override.get_key_element() not in given]
+        own = [override for override in parse(swept) if override.get_key_element() not in keys]
         choices = [*map(alternatives, own), *choices]
         number = math.prod(map(len, choices))
         if number > LARGEST_SWEEP:
@@ -265,9 +271,23 @@ def cells(config_name: str, overrides: Sequence[str], composer: Composer | None 
     return [replace(cell, home=home, config_name=config_name) for cell in found]
 
 
-def key_of(parser: OverridesParser, override: str) -> str:
+def composer_of(config_name: str, home: Path, directories: Sequence[Path]) -> Composer:
+    """A composer of a primary config; of the package's own, the one of earlier calls while no file has changed."""
+    if directories or home != config_directory():
+        return Composer(config_name, own_keys(home, config_name))
+    files = [(path, path.stat()) for path in sorted(home.rglob("*.yaml"))]
+    return kept_composer(config_name, tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in files))
+
+
+@lru_cache(maxsize=32)
+def kept_composer(config_name: str, files: tuple[tuple[Path, int, int], ...]) -> Composer:
+    """A composer of a primary config of the package's own, whose files are in the state that is given."""
+    return Composer(config_name, own_keys(config_directory(), config_name))
+
+
+def key_of(override: str) -> str:
     """What an override sets: a key, or a group with the place of its option."""
-    return str(parser.parse_override(override).get_key_element())
+    return str(parsed(override).get_key_element())
 
 
 def own_keys(home: Path, config_name: str) -> set[str]:
@@ -295,7 +315,7 @@ def checked(composer: Composer, overrides: tuple[str, ...]) -> Cell:
         raise UsageError(f"config {name} is none of a run: let its defaults start with `- train`, or give a run's own")
     composed.tuned, composed.rows = {}, {}
     config = to_config(composed)
-    for override in map(composer.parser.parse_override, overrides):
+    for override in map(parsed, overrides):
         check_kind(config, override)
     plain = {key: value for key, value in to_plain(composed).items() if key not in ("tuned", "rows")}
     return Cell(overrides, config, plain | {"paths": asdict(config.paths)})
@@ -307,19 +327,19 @@ def tuned(composer: Composer, overrides: Sequence[str]) -> list[str]:
     Who chooses another schedule, or another option of a group, has none of the tuned values in it. Raises UsageError
     for an estimator that the experiment is not for.
     """
-    parsed = [composer.parser.parse_override(override) for override in overrides]
-    composed, _ = composer.selected(composer.divided(parsed)[0])
+    chosen = [parsed(override) for override in overrides]
+    composed, _ = composer.selected(composer.divided(chosen)[0])
     by_estimator = OmegaConf.to_container(composed.tuned) if "tuned" in composed else {}
     if not isinstance(by_estimator, dict) or not by_estimator:
         return []
     name = str(composed.estimator.name)
     if name not in by_estimator and "others" not in by_estimator:
-        chosen = next((each for each in reversed(overrides) if each.startswith("experiment=")), "this experiment")
-        raise UsageError(f"{chosen} is not for estimator={name}, but for {', '.join(map(str, by_estimator))}")
-    given = composer.own_keys | {str(override.get_key_element()) for override in parsed}
+        experiment = next((each for each in reversed(overrides) if each.startswith("experiment=")), "this experiment")
+        raise UsageError(f"{experiment} is not for estimator={name}, but for {', '.join(map(str, by_estimator))}")
+    given = composer.own_keys | {str(override.get_key_element()) for override in chosen}
     places = tuple(f"{key.partition('@')[2]}." for key in given if "@" in key)
     found = map(str, by_estimator.get(name, by_estimator.get("others", [])))
-    return [each for each in found if key_of(composer.parser, each) not in given and not each.startswith(places)]
+    return [each for each in found if key_of(each) not in given and not each.startswith(places)]
 
 
 def check_kind(config: Config, override: Override) -> None:

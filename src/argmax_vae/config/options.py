@@ -1,8 +1,10 @@
 """What there is to choose: primary configs, groups and their options, and which option has which key."""
 
+import copy
 import difflib
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +84,19 @@ def split_rows(config_name: str, more: Sequence[Path] = ()) -> tuple[str, list[s
 def read(path: Path) -> dict[str, Any]:
     """The mapping in a yaml file. Raises UsageError when it is none."""
     try:
-        plain = yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
+        state = path.stat()
+        plain = parsed_yaml(path, state.st_mtime_ns, state.st_size)
     except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError):
         plain = None
     if not isinstance(plain, dict):
         raise UsageError(f"{path} is no config: it cannot be read as a mapping in YAML")
-    return plain
+    return copy.deepcopy(plain)
+
+
+@lru_cache(maxsize=100)
+def parsed_yaml(path: Path, changed: int, size: int) -> Any:
+    """What a file says that was last changed at that time; it is kept, so not to be changed."""
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
 
 
 def groups(more: Sequence[Path] = ()) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -19,6 +20,12 @@ NO_EXPERIMENT = "experiment=null"
 SEARCH_PATH = "hydra.searchpath"
 
 
+@lru_cache(maxsize=10_000)
+def parsed(override: str) -> Override:
+    """An override, parsed; it is kept, so not to be changed. Raises HydraException."""
+    return OverridesParser.create().parse_override(override)
+
+
 def is_value(override: Override) -> bool:
     """Whether an override is of a key `section.key` of a run."""
     key = override.key_or_group
@@ -31,24 +38,24 @@ def comes_before_values(override: Override) -> bool:
     return of_group or override.key_or_group in PLAIN_KEYS or launchers.is_hydras(str(override.input_line))
 
 
-def parse(parser: OverridesParser, overrides: Sequence[str]) -> list[Override]:
+def parse(overrides: Sequence[str]) -> list[Override]:
     """The overrides, parsed. Raises UsageError for what is none, or what Hydra would take and stumble over later."""
     found = []
     for override in overrides:
         try:
-            parsed = parser.parse_override(override)
+            one = parsed(override)
         except HydraException:
             raise UsageError(
                 f"{override!r} is no override: write key=value or group=option, and quote special characters, "
                 "such as key='\"a=b\"'"
             ) from None
-        if not parsed.key_or_group:
+        if not one.key_or_group:
             raise UsageError(f"{override!r} has no key: write key=value or group=option")
-        if parsed.key_or_group == launchers.GROUP and parsed.is_sweep_override():
+        if one.key_or_group == launchers.GROUP and one.is_sweep_override():
             raise UsageError(f"{override}: name one engine for the whole sweep")
-        if launchers.is_hydras(override) and parsed.is_sweep_override():
+        if launchers.is_hydras(override) and one.is_sweep_override():
             raise UsageError(f"{override}: Hydra's own choices have one value for the whole sweep")
-        found.append(parsed)
+        found.append(one)
     return found
 
 
@@ -64,12 +71,12 @@ def unfolded(override: str, options: Mapping[str, Sequence[str]]) -> tuple[str, 
     return (override,)
 
 
-def expand(parser: OverridesParser, override: Override, options: dict[str, list[str]]) -> list[str]:
+def expand(override: Override, options: dict[str, list[str]]) -> list[str]:
     """The overrides with one value that a sweep stands for. Raises UsageError when it stands for none."""
     given = str(override.input_line)
     if not override.is_sweep_override():
         for each in unfolded(given, options):
-            check_option(parser.parse_override(each), options)
+            check_option(parsed(each), options)
         return [NO_EXPERIMENT if override.key_or_group == "experiment" and override.value() is None else given]
     key, group, value = override.get_key_element(), override.key_or_group, override.value()
     if isinstance(value, Glob):
@@ -86,7 +93,7 @@ def expand(parser: OverridesParser, override: Override, options: dict[str, list[
     with one_line_errors((given,)):
         single = [f"{key}={text}" for text in itertools.islice(override.sweep_string_iterator(), LARGEST_SWEEP + 1)]
     for each in itertools.chain.from_iterable(unfolded(one, options) for one in single):
-        check_option(parser.parse_override(each), options)
+        check_option(parsed(each), options)
     if not single:
         raise UsageError(f"{given}: there is no value in it")
     return single

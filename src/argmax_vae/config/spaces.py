@@ -5,7 +5,6 @@ import math
 from decimal import Decimal
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep
 
 from argmax_vae.config.options import groups
@@ -23,13 +22,13 @@ def spaces(overrides: list[str]) -> tuple[list[str], dict[str, Any]]:
     Raises UsageError when none spans a space, or one is none.
     """
     fixed, spanned = split(overrides)
-    options = groups(search_path(parse(OverridesParser.create(), fixed)))
+    options = groups(search_path(parse(fixed)))
     return fixed, {key: distribution(override, options) for key, override in spanned.items()}
 
 
 def split(overrides: list[str]) -> tuple[list[str], dict[str, Override]]:
     """Overrides with one value, and those that span a space by their key. Raises UsageError when none does."""
-    parsed = parse(OverridesParser.create(), overrides)
+    parsed = parse(overrides)
     fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
     spaces = {override.get_key_element(): override for override in parsed if override.is_sweep_override()}
     if not spaces:
@@ -57,7 +56,7 @@ def distribution(override: Override, options: dict[str, list[str]]) -> Any:
             last = Decimal(str(numbers[0])) + (len(numbers) - 1) * Decimal(str(value.step))
             return distributions.FloatDistribution(numbers[0], float(last), step=value.step)
         if isinstance(value, ChoiceSweep | Glob):
-            single = expand(OverridesParser.create(), override, options)
+            single = expand(override, options)
             return distributions.CategoricalDistribution([each.partition("=")[2] for each in single])
     except (ValueError, IndexError, ArithmeticError, TypeError) as error:
         raise UsageError(str(error) if isinstance(error, UsageError) else f"{override.input_line}: {error}") from None

@@ -6,7 +6,6 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -41,7 +40,7 @@ def start(config_name: str, overrides: Sequence[str]) -> tuple[str, list[str]]:
     path = Path(config_name)
     is_path = path.suffix in YAML or len(path.parts) > 1 or path.is_dir()
     if not is_path:
-        parsed = parse(OverridesParser.create(), overrides)
+        parsed = parse(overrides)
         path = home_of(config_name, search_path(parsed)) / f"{config_name}.yaml"
         if path.parent == config_directory() or "defaults" in read(path):
             return config_name, list(overrides)
@@ -71,7 +70,7 @@ def home_of(config_name: str, directories: Sequence[Path]) -> Path:
 
 def kept(path: Path, plain: dict[str, Any], overrides: Sequence[str]) -> list[str]:
     """The overrides that give a stored configuration, but for what the given ones choose anew."""
-    given = parse(OverridesParser.create(), overrides)
+    given = parse(overrides)
     chosen = {f"{each.key_or_group}@{each.package}" if each.package else each.key_or_group for each in given}
     if "experiment" in chosen:
         raise UsageError(f"experiment=NAME cannot be added to {path}, whose values are all set; use {BASE} for it")
