@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-lowest lint format figure1 figure2 section61 bench report clean
+.PHONY: help install demo test test-slow test-lowest lint format figure1 figure2 section61 reproduce bench report clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -18,7 +18,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: install  ## train estimators on 8×8 digits, print and plot the comparison (about two and a half minutes)
-	$(BIN)/python scripts/demo.py
+	$(BIN)/argmax-vae reproduce demo
 
 test: install  ## run the tests, on two processors if there are
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 2 --dist worksteal
@@ -62,11 +62,11 @@ section61: install  ## train and write the comparison of the paper's section 6.1
 bench: install  ## measure steps per second into results/speed.csv
 	$(BIN)/argmax-vae bench --latents 20x10 20x2 1x40 --seeds 1 4 16 --estimators direct --output results/speed.csv
 
-report: install  ## write tables and figures from the files of record (pictures and faces have scripts of their own)
-	for table in figure1 figure1_20x2 figure2 figure3 figure3_2019 figure6 section61 estimators; do \
-		$(BIN)/argmax-vae report $$table || exit; \
-	done
-	$(BIN)/python scripts/update_readme.py
+reproduce: install  ## train and write every table of the paper and beyond it (days on a CPU; resumes)
+	$(BIN)/argmax-vae reproduce all
+
+report: install  ## write all tables and figures from the files of record, and the pages that show them
+	$(BIN)/argmax-vae report all
 
 clean:  ## remove what the targets made, except runs/ and results/
 	rm -rf $(VENV) demo build dist .pytest_cache .ruff_cache .mypy_cache

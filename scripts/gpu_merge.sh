@@ -47,5 +47,5 @@ for list in "${lists[@]}"; do
     figure2 | figure3 | figure3_2019 | figure6 | section61 | estimators) "$python" -m argmax_vae report "$table" --results "$results" ;;
   esac
 done
-[ "$results" != results ] || "$python" scripts/update_readme.py
+[ "$results" != results ] || "$python" -m argmax_vae report readme
 exit $status

@@ -126,8 +126,9 @@ def test_every_example_composes() -> None:
             launchers.require_extra(launchers.chosen(arguments))
         except UsageError:
             arguments = [word for word in arguments if not launchers.is_hydras(word)]
-        if name.endswith(".txt"):
-            assert sweep.lines_of(str(Path(__file__).parents[1] / name), arguments), words
+        if name.endswith(".txt") or name == sweep.ALL:
+            place = name if name == sweep.ALL else str(Path(__file__).parents[1] / name)
+            assert sweep.lines_of(place, arguments), words
             continue
         assert compose.cells(name, arguments), words
 

@@ -19,7 +19,7 @@ from argmax_vae.config import compose, launchers, options
 from argmax_vae.runs.directory import run_name
 from helpers import TINY, same_numbers
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+ACCEPTANCE = Path(__file__).parent / "acceptance"
 PRESETS = sorted(path.stem for path in options.config_directory().glob("hydra/launcher/*.yaml"))
 
 
@@ -193,7 +193,7 @@ def test_every_process_takes_a_device_of_its_own_and_keeps_it(empty_directory: P
 
 
 def test_same_rows_finds_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
+    monkeypatch.syspath_prepend(str(ACCEPTANCE))
     import same_rows
 
     row = {"run": "a", "seed": 0, "test_bound": 1.0, "seconds": 1, "steps_per_second": 2, "device": "x", "threads": 1}
@@ -212,7 +212,7 @@ def test_same_rows_finds_what_differs(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_same_rows_keeps_a_row_for_every_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
+    monkeypatch.syspath_prepend(str(ACCEPTANCE))
     import same_rows
 
     table = tmp_path / "engines.md"

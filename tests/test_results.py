@@ -1,6 +1,5 @@
 """What is committed in results/ follows from its files of record; what a config calls chosen is what was found."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +55,6 @@ def test_mean_squared_errors_of_record_have_the_parts_that_their_caption_says(na
 def one_config(override: str) -> Any:
     (cell,) = cells("train", [override])
     return cell.config
-
-
-def test_readme_shows_the_committed_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(TOP / "scripts"))
-    monkeypatch.setattr(sys, "argv", ["update_readme.py", "--check"])
-    import update_readme
-
-    assert update_readme.main() == 0
 
 
 @pytest.mark.parametrize("estimator", SEARCHES)

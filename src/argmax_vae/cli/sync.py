@@ -3,24 +3,40 @@
 import argparse
 import subprocess
 import sys
+from importlib.util import find_spec
 
 from argmax_vae.cli.common import add_runs
-from argmax_vae.errors import DONE, SOME_FAILED
+from argmax_vae.errors import DONE, SOME_FAILED, UsageError
 
 SUMMARY = "upload what wandb recorded offline"
 EXAMPLES = """\
   argmax-vae train data=digits tracker=wandb
   argmax-vae sync --dry-run
   argmax-vae sync --runs /scratch/runs
+  argmax-vae sync --dashboard --dry-run
+  argmax-vae sync --dashboard ENTITY/PROJECT
 """
 
 
 def add_arguments(verb: argparse.ArgumentParser) -> None:
     add_runs(verb)
     verb.add_argument("--dry-run", action="store_true", help="list what would be uploaded, upload nothing")
+    verb.add_argument(
+        "--dashboard",
+        nargs="?",
+        const="",
+        metavar="ENTITY/PROJECT",
+        help="instead save a dashboard in a project (default: WANDB_ENTITY/WANDB_PROJECT); with the extra dashboard",
+    )
 
 
 def run(given: argparse.Namespace) -> int:
+    if given.dashboard is not None:
+        if find_spec("wandb_workspaces") is None:
+            raise UsageError("sync --dashboard needs the extra: pip install 'argmax-vae[dashboard]'")
+        from argmax_vae.commands.dashboard import save_dashboard
+
+        return save_dashboard(given.dashboard, given.dry_run)
     from argmax_vae.runs.wandb_access import offline_runs, online_problem
 
     found = offline_runs(given.runs)

@@ -21,6 +21,17 @@ from argmax_vae.runs.directory import ENDED, RunDirectory
 from argmax_vae.runs.wandb_access import publish_table
 from argmax_vae.statistics import mean_interval
 
+ALL = "all"
+"""What stands for every table, in the order of `TABLES`."""
+TABLES = (
+    *("figure2_search", "figure2_search_gumbel_softmax", "figure2", "figure2_control_variates", "section61"),
+    *("estimators_search", "estimators_search_gumbel_rao", "estimators", "figure1", "figure1_20x2"),
+    *("figure3_search", "figure3_search_gumbel_softmax", "figure3", "figure3_2019"),
+    *("figure6_search", "figure6_search_gumbel_softmax", "figure6"),
+    *("figure4_search", "figure4_search_gumbel_softmax", "figure4"),
+)
+"""The configs of all tables, a search before the table that uses what it found."""
+
 
 def composed_yaml(config_name: str, overrides: list[str]) -> str:
     """The configuration of one run as YAML, interpolations resolved. Raises UsageError."""
@@ -204,12 +215,14 @@ def require_records(results: Path) -> None:
 
 
 def lines_of(table: str, overrides: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """The configs and overrides that a name selects: of one table, or a line each of a list of cells (`NAME.txt`).
+    """The configs and overrides that a name selects: of one table, of `all`, or of a list of cells (`NAME.txt`).
 
     A line of a list is what would stand behind `reproduce`: a config and overrides; `#` starts a comment. Lines are
     trained in their order, so the first is what matters most. `overrides` come behind those of every line.
     Raises UsageError for a list that is missing, or has no lines.
     """
+    if table == ALL:
+        return [(name, list(overrides)) for name in TABLES]
     path = Path(table)
     if path.suffix != ".txt":
         return [(table, list(overrides))]
@@ -240,11 +253,19 @@ def reproduce(table: str, overrides: list[str], dry_run: bool, train_only: bool 
     trained only; returns the exit code.
     """
     lines = selected(table, overrides)
+    if not dry_run:
+        return reproduce_selected(lines, overrides, train_only)
+    for _, _, found in lines:
+        for cell in found:
+            print(describe(cell), flush=True)
+    return DONE
+
+
+def reproduce_selected(lines: list[Selection], overrides: list[str], train_only: bool) -> int:
+    """What `reproduce` does with the cells that were selected, `overrides` being those of all lines."""
     found = [cell for _, _, each in lines for cell in each]
     for cell in found:
         print(describe(cell), flush=True)
-    if dry_run:
-        return DONE
     results = Path(found[0].config.paths.results)
     if not train_only:
         require_writable(results)

@@ -1,4 +1,4 @@
-"""Any table by its name: its text, its files, and whether those are what the files of record give now."""
+"""Any table, or the pages, by name: text, files, and whether those are what the files of record give now."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from argmax_vae.errors import UsageError
-from argmax_vae.report import gradients, labels, records, tables
+from argmax_vae.report import faces, gradients, labels, readme, records, tables
 
 
 class Publisher(Protocol):
@@ -23,12 +23,37 @@ PUBLISHERS: dict[str, Publisher] = {
     **dict.fromkeys(records.TABLES, tables),
     **dict.fromkeys(labels.FIGURES, labels),
     **dict.fromkeys(gradients.FIGURES, gradients),
+    faces.FIGURE: faces,
+    "readme": readme,
 }
-"""What publishes each table: test bounds, training with labels, or the gradient laboratory."""
+"""What publishes each table: test bounds, training with labels, the gradient laboratory, or faces; and the pages."""
+ALL = "all"
+"""What stands for everything that there are files of record for."""
+FROM_RUNS = (faces.FIGURE, "figure7")
+"""Figures that the networks of runs draw."""
 
 
 def publisher(name: str) -> Publisher:
     """What publishes a table. Raises UsageError for an unknown one."""
     if name not in PUBLISHERS:
-        raise UsageError(f"table={name}: unknown; allowed: {', '.join(sorted(PUBLISHERS))}")
+        known = f"{', '.join(sorted(PUBLISHERS))}, {ALL}, and with --from RUN {' and '.join(FROM_RUNS)}"
+        raise UsageError(f"table={name}: unknown; allowed: {known}")
     return PUBLISHERS[name]
+
+
+def names(name: str, results: Path) -> list[str]:
+    """What a name stands for: itself, or all that there are files of record for, and the pages that show it.
+
+    Raises UsageError when there is nothing at all.
+    """
+    if name != ALL:
+        return [name]
+    found = records.recorded(results)
+    measured = {figure for figure in (*gradients.FIGURES, faces.FIGURE) if (results / f"{figure}.csv").exists()}
+    there = [each for each in PUBLISHERS if each in found | measured]
+    if not there:
+        raise UsageError(
+            f"{results}: nothing to report, neither runs.csv with rows of a table nor gradients; "
+            "make some with: argmax-vae reproduce figure2"
+        )
+    return [*there, *(["readme"] if readme.pages(results) else [])]

@@ -169,3 +169,13 @@ def require(frame: pd.DataFrame, columns: Iterable[str], file: str) -> None:
     """
     if absent := [column for column in columns if column not in frame.columns]:
         raise UsageError(f"{file}: missing column {', '.join(absent)}; found: {', '.join(frame.columns)}")
+
+
+def recorded(results: Path) -> set[str]:
+    """The tables that ``runs.csv`` has rows of. Raises UsageError when it is no csv file or does not name tables."""
+    path = results / "runs.csv"
+    if not path.exists():
+        return set()
+    runs = read(path, "make it with: argmax-vae reproduce")
+    require(runs, ["table"], path.name)
+    return set(runs["table"].dropna())

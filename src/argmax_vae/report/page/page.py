@@ -23,7 +23,7 @@ from argmax_vae.report.labels import FIGURES, build, caption, cells, load, named
 from argmax_vae.report.page import charts
 from argmax_vae.report.page import runs as page_runs
 from argmax_vae.report.page.markup import image, table
-from argmax_vae.report.records import TABLES, read, require
+from argmax_vae.report.records import TABLES, read, recorded
 from argmax_vae.runs.directory import RunDirectory
 
 TITLE = "argmax-vae: results"
@@ -41,12 +41,12 @@ PICTURES = {
         "Figure 7: class-conditional images",
         "A component in each column, the same Gaussian code in each row; an unsupervised run on the left, a "
         "semi-supervised one on the right.",
-        "python scripts/figure7.py RUN_UNSUPERVISED RUN_SEMI_SUPERVISED",
+        "argmax-vae report figure7 --from RUN_UNSUPERVISED RUN_SEMI_SUPERVISED",
     ),
     "figure4": (
         "Figure 4: generated faces",
         "The same code in each row, a combination of attributes in each column.",
-        "python scripts/figure4.py RUN...",
+        "argmax-vae report figure4 --from RUN...",
     ),
 }
 """Pictures of generated images that may lie in the results directory: title, caption, command."""
@@ -141,16 +141,6 @@ def brief(value: Any) -> str:
     if pd.isna(value):
         return tables.MISSING
     return f"{value:.6g}".replace("-", "−") if isinstance(value, float) else str(value)
-
-
-def recorded(results: Path) -> set[str]:
-    """The tables that ``runs.csv`` has rows of. Raises UsageError when it is no csv file or does not name tables."""
-    path = results / "runs.csv"
-    if not path.exists():
-        return set()
-    runs = read(path, "make it with: argmax-vae reproduce")
-    require(runs, ["table"], path.name)
-    return set(runs["table"].dropna())
 
 
 def readable_runs(runs: Sequence[RunDirectory], default: Mapping[str, Any]) -> Iterator[page_runs.Run]:

@@ -1,6 +1,6 @@
 """Compares a small sweep on another engine with the same sweep in one process, row by row of `results/runs.csv`.
 
-python scripts/same_rows.py "Ray, two nodes" hydra/launcher=ray_cluster
+python tests/acceptance/same_rows.py "Ray, two nodes" hydra/launcher=ray_cluster
 Overrides choose the engine; the digits need no download. Exit code 0 when nothing differs, 1 otherwise.
 """
 
@@ -62,7 +62,7 @@ def record(path: Path, row: str) -> None:
     before = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     kept = [line for line in before if line.startswith("|") and line not in HEADER]
     rows = [line for line in kept if line.split("|")[1] != row.split("|")[1]]
-    title = "A sweep on other engines, compared with the same sweep in one process by `scripts/same_rows.py`."
+    title = "A sweep on other engines, compared with the same sweep in one process by `tests/acceptance/same_rows.py`."
     text = "\n".join([title, "", *HEADER, *sorted([*rows, row]), "", f"Not compared: {', '.join(MAY_DIFFER)}.", ""])
     path.write_text(text, encoding="utf-8")
 

@@ -3,7 +3,7 @@
 # the same sweep in one process, and stops all three. Needs root, Debian's slurm-wlm and munge, and the extra `slurm`.
 # Arguments are those of same_rows.py, such as --output FILE.
 set -euo pipefail
-top=$(cd "$(dirname "$0")/.." && pwd)
+top=$(cd "$(dirname "$0")/../.." && pwd)
 python=${PYTHON:-python3}
 cpus=$(nproc)
 temporary=$(mktemp -d /tmp/slurm_local.XXXXXX)
@@ -76,5 +76,5 @@ for _ in $(seq 60); do
 done
 sinfo
 timeout 60 srun --time=1 hostname >/dev/null
-"$python" "$top/scripts/same_rows.py" "$(slurmctld -V | sed 's/slurm-wlm/SLURM/'), one node" \
+"$python" "$top/tests/acceptance/same_rows.py" "$(slurmctld -V | sed 's/slurm-wlm/SLURM/'), one node" \
   hydra/launcher=slurm hydra.launcher.cpus_per_task=1 "$@"

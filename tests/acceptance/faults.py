@@ -1,6 +1,6 @@
 """Disturbs a sweep in every way that a long one meets, and checks that its table comes out as if nothing had happened.
 
-    python scripts/faults.py [--kills 20] [--seed 0] [--only WORDS] [--output results/faults.md]
+    python tests/acceptance/faults.py [--kills 20] [--seed 0] [--only WORDS] [--output results/faults.md]
 
 A small sweep (bundled 8×8 digits) is trained undisturbed. Copies of it are then killed at random moments and in the
 middle of writing a file, started twice at once, interrupted, given half a checkpoint, and run on a disk that is full;
@@ -340,7 +340,7 @@ def main(arguments: list[str]) -> int:
     shutil.rmtree(top)
     if given.output:
         only = f" --only '{given.only}'" if given.only else ""
-        about = f"Made by `python scripts/faults.py --kills {given.kills} --seed {given.seed}{only}`"
+        about = f"Made by `python tests/acceptance/faults.py --kills {given.kills} --seed {given.seed}{only}`"
         compared = f": {len(expected[0])} rows of runs.csv compared." if chosen else "."
         title = "# A sweep that is disturbed, and finished by the same command"
         write_text(given.output, "\n".join([title, "", *lines, "", f"{about}{compared}", ""]))

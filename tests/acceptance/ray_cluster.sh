@@ -2,7 +2,7 @@
 # Starts a Ray cluster of two nodes on two loopback addresses, runs a sweep on it, compares it with the same sweep in one
 # process, and stops the cluster. Needs the extra `ray`. Arguments are those of same_rows.py, such as --output FILE.
 set -euo pipefail
-top=$(cd "$(dirname "$0")/.." && pwd)
+top=$(cd "$(dirname "$0")/../.." && pwd)
 python=${PYTHON:-python3}
 ray=$(dirname "$("$python" -c 'import sys; print(sys.executable)')")/ray
 head=127.0.0.2
@@ -53,6 +53,6 @@ start --node-ip-address="$worker" --address="$head:$port"
 wait_for 2
 echo "two nodes are up at $head:$port"
 version=$("$python" -c 'import ray; print(ray.__version__)')
-"$python" "$top/scripts/same_rows.py" "Ray $version, two nodes" \
+"$python" "$top/tests/acceptance/same_rows.py" "Ray $version, two nodes" \
   hydra/launcher=ray_cluster "hydra.launcher.ray.init.address=$head:$port" \
   "+hydra.launcher.ray.init._node_ip_address=$head" "$@"

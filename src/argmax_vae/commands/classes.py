@@ -1,13 +1,12 @@
-"""Draws the paper's Figure 7: class-conditional images of an unsupervised mixture beside a semi-supervised one.
+"""`argmax-vae report figure7`: class-conditional images of two mixtures side by side, the paper's Figure 7.
 
-    python scripts/figure7.py RUN_UNSUPERVISED RUN_SEMI_SUPERVISED [results/figure7.png]
-
-Columns are the values of z, rows have the same Gaussian code; the first seed of each run. A csv file of the same name
-has the clustering accuracy of both.
+The paper has an unsupervised mixture beside a semi-supervised one. Columns are the values of z, rows have the same
+Gaussian code; the first seed of each run. A csv file of the same name has the clustering accuracy of both.
 """
 
-import sys
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -18,9 +17,9 @@ from argmax_vae.commands.evaluate import load_best
 from argmax_vae.config.stored import from_plain
 from argmax_vae.errors import UsageError
 from argmax_vae.files import require_writable, write_atomic, write_csv
+from argmax_vae.models.mixture import GaussianMixtureNetworks
 from argmax_vae.runs.directory import RunDirectory
 from argmax_vae.runs.provenance import commits
-from argmax_vae.streams import protect
 from argmax_vae.training.attribute_vae import AttributeVAE
 from argmax_vae.training.build import build
 from argmax_vae.training.mixture_vae import MixtureVAE
@@ -41,7 +40,9 @@ def picture(path: Path) -> np.ndarray:
     if config.seeds[0] not in run.finished_seeds():
         raise UsageError(f"{path}: its first seed, which the picture would show, diverged")
     with torch.no_grad():
-        return grid(class_conditional(module.best, config.seeds[0], 0, ROWS), dataset.shape)
+        return grid(
+            class_conditional(cast(GaussianMixtureNetworks, module.best), config.seeds[0], 0, ROWS), dataset.shape
+        )
 
 
 def numbers(path: Path) -> pd.DataFrame:
@@ -52,36 +53,19 @@ def numbers(path: Path) -> pd.DataFrame:
     return chosen[columns].assign(run=run.path.name, commit=commits(run.provenance()))
 
 
-def make(runs: list[Path], output: Path) -> None:
-    """Draw the two runs side by side, and write their numbers. Raises UsageError."""
-    if output.suffix != ".png":
-        raise UsageError(f"{output}: the picture's name must end in .png")
-    require_writable(output.parent)
-    left, right = (picture(path) for path in runs)
+def write_classes(runs: list[Path], results: Path) -> list[Path]:
+    """Draw the two runs side by side, and write their numbers; returns the files. Raises UsageError."""
+    if len(runs) != 2:
+        raise UsageError(f"report figure7: --from names two runs, not {len(runs)}")
+    require_writable(results)
+    left, right = map(picture, runs)
     if len(left) != len(right):
         raise UsageError(f"{runs[0]} and {runs[1]} have images of different heights")
     frame = pd.concat([numbers(path) for path in runs], ignore_index=True)
     both = np.concatenate([left, np.ones((len(left), GAP)), right], 1)
     image = Image.fromarray((both * 255).round().astype(np.uint8))
     image = image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST)
-    write_atomic(output, lambda temporary: image.save(temporary, format="PNG"))
-    write_csv(output.with_suffix(".csv"), frame)
-    print(output)
-
-
-def main(arguments: list[str]) -> int:
-    if len(arguments) not in (2, 3):
-        print(__doc__, file=sys.stderr)
-        return 2
-    output = Path(arguments[2]) if len(arguments) == 3 else Path("results/figure7.png")
-    try:
-        make([Path(argument) for argument in arguments[:2]], output)
-    except UsageError as error:
-        print(f"figure7: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    protect()
-    sys.exit(main(sys.argv[1:]))
+    written = [results / "figure7.png", results / "figure7.csv"]
+    write_atomic(written[0], partial(image.save, format="PNG"))
+    write_csv(written[1], frame)
+    return written

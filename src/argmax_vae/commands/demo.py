@@ -1,7 +1,8 @@
-"""Trains the estimators of the registry on the 8×8 digits, prints the comparison, and draws it into demo/demo.png."""
+"""`argmax-vae reproduce demo`: trains the registry's estimators on the 8×8 digits, prints and draws the comparison."""
 
-import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib import image
@@ -10,11 +11,12 @@ from matplotlib.figure import Figure
 from argmax_vae.commands.bench import applicable
 from argmax_vae.commands.sweep import launch
 from argmax_vae.config.compose import cells
+from argmax_vae.errors import DONE, UsageError
 from argmax_vae.estimators import ESTIMATORS
+from argmax_vae.files import write_atomic
 from argmax_vae.report.drawing import curve_with_band
 from argmax_vae.report.style import style
 from argmax_vae.statistics import mean_interval
-from argmax_vae.streams import protect
 
 LEFT_OUT = (
     "decoupled_straight_through",
@@ -28,20 +30,36 @@ LEFT_OUT = (
 """Estimators that are too much like a shown one to wait for."""
 
 
-def main() -> int:
-    """Train, print, draw; returns the exit code of the training."""
-    latents = cells("demo", [])[0].config.model.latents
-    names = [name for name in ESTIMATORS if name not in LEFT_OUT and applicable(name, latents)]
-    overrides = [f"estimator={','.join(names)}", *sys.argv[1:]]
-    code = launch("demo", overrides, multirun=True)
-    if code:
+def run_demo(overrides: list[str], dry_run: bool = False, train_only: bool = False) -> int:
+    """Train every estimator that fits, or those that are given, then print and draw; returns the exit code.
+
+    Raises UsageError, also when an estimator would have more than one run.
+    """
+    chosen = with_estimators(overrides)
+    found: dict[str, Path] = {}
+    for cell in cells("demo", chosen):
+        name = cell.config.estimator.name
+        if name in found:
+            raise UsageError(f"the demo compares one run of each estimator, and these overrides select more of {name}")
+        found[name] = cell.run.path
+        latents, results = cell.config.model.latents, Path(cell.config.paths.results)
+    code = launch("demo", chosen, multirun=True, dry_run=dry_run)
+    if code != DONE or dry_run or train_only:
         return code
-    found = {cell.config.estimator.name: cell.run.path for cell in cells("demo", overrides)}
     print(table(found))
-    target = Path("demo") / "demo.png"
-    draw(found, latents).savefig(target, dpi=150)
+    target = results / "demo.png"
+    write_atomic(target, partial(draw(found, latents).savefig, format="png", dpi=150))
     print(f"\ncurves and samples: {target}")
-    return 0
+    return DONE
+
+
+def with_estimators(overrides: list[str]) -> list[str]:
+    """The overrides behind one for the estimators that fit the latents, unless estimators are given."""
+    latents = {cell.config.model.latents for cell in cells("demo", overrides)}
+    if any(override.startswith("estimator=") for override in overrides):
+        return overrides
+    names = [name for name in ESTIMATORS if name not in LEFT_OUT and all(applicable(name, each) for each in latents)]
+    return [f"estimator={','.join(names)}", *overrides]
 
 
 def table(found: dict[str, Path]) -> str:
@@ -62,7 +80,8 @@ def draw(found: dict[str, Path], latents: str) -> Figure:
     columns = min(5, len(found))
     rows = -(-len(found) // columns)
     figure = Figure(figsize=(12, 4.4 + 1.3 * rows), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[4.4, 1.3 * rows])
+    parts: Any = figure.subfigures(2, 1, height_ratios=[4.4, 1.3 * rows])
+    above, below = parts
     axes = above.subplots()
     for name, path in found.items():
         metrics = pd.read_csv(path / "metrics.csv")
@@ -76,8 +95,3 @@ def draw(found: dict[str, Path], latents: str) -> Figure:
         panel.imshow(image.imread(path / "samples.png"), cmap="gray")
         panel.set_title(f"samples, {style(name).label}", fontsize=8)
     return figure
-
-
-if __name__ == "__main__":
-    protect()
-    sys.exit(main())

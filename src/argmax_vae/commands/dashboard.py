@@ -1,20 +1,20 @@
-"""The wandb dashboard of a project, as code: curves by estimator, bounds against cost, images, tables.
-
-    python scripts/dashboard.py ENTITY [PROJECT]      # saves a view; needs the extra argmax-vae[dashboard] and a login
-    python scripts/dashboard.py ENTITY --dry-run      # prints its panels, needs no network
+"""`argmax-vae sync --dashboard`: a project of wandb's as curves by estimator, bounds against cost, images and tables.
 
 Runs are grouped by estimator and ordered by their test bound; what is plotted is what the tracker logs.
 """
 
-import argparse
+import os
 import sys
-from collections.abc import Sequence
+from typing import Any
 
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
+from argmax_vae.errors import DONE, SOME_FAILED, UsageError
 from argmax_vae.report.labels import FIGURES
 from argmax_vae.report.records import TABLES
+from argmax_vae.runs.trackers import TrackerConfig
+from argmax_vae.runs.wandb_access import first_line, online_problem
 
 ESTIMATOR = "estimator.name"
 
@@ -28,7 +28,7 @@ def curves() -> ws.Section:
         "test_accuracy": "test accuracy of the arg max",
         "test_codes_in_use": "values in use per latent",
     }
-    panels = [
+    panels: list[Any] = [
         wr.LinePlot(
             title=title,
             x="epoch",
@@ -46,7 +46,7 @@ def curves() -> ws.Section:
 def cost() -> ws.Section:
     """Final test bounds against what they cost."""
     costs = {"final/seconds": "seconds of training", "final/steps": "steps"}
-    panels = [
+    panels: list[Any] = [
         wr.ScatterPlot(
             title=f"test bound against {title}", x=wr.SummaryMetric(name), y=wr.SummaryMetric("final/test_bound")
         )
@@ -57,13 +57,13 @@ def cost() -> ws.Section:
 
 def images() -> ws.Section:
     """Samples of the prior and reconstructions of every run."""
-    panels = [wr.MediaBrowser(title=key, media_keys=[key]) for key in ("samples", "reconstructions")]
+    panels: list[Any] = [wr.MediaBrowser(title=key, media_keys=[key]) for key in ("samples", "reconstructions")]
     return ws.Section(name="Images", panels=panels)
 
 
 def tables() -> ws.Section:
     """The tables that `argmax-vae reproduce` published, and the seeds of every run."""
-    panels = [wr.WeavePanelSummaryTable(table_name=name) for name in ("seeds", *TABLES, *FIGURES)]
+    panels: list[Any] = [wr.WeavePanelSummaryTable(table_name=name) for name in ("seeds", *TABLES, *FIGURES)]
     return ws.Section(name="Tables", panels=panels)
 
 
@@ -81,21 +81,30 @@ def workspace(entity: str, project: str) -> ws.Workspace:
     )
 
 
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("entity", help="user or team")
-    parser.add_argument("project", nargs="?", default="argmax-vae")
-    parser.add_argument("--dry-run", action="store_true")
-    given = parser.parse_args(arguments)
-    view = workspace(given.entity, given.project)
-    if given.dry_run:
+def save_dashboard(place: str, dry_run: bool) -> int:
+    """Save the view in the project `ENTITY/PROJECT`, or only print its panels, without a login; the exit code.
+
+    What `place` leaves out the environment has, WANDB_ENTITY and WANDB_PROJECT. Raises UsageError for no entity.
+    """
+    entity, _, project = place.partition("/")
+    entity = entity or os.environ.get("WANDB_ENTITY", "")
+    project = project or os.environ.get("WANDB_PROJECT") or TrackerConfig.project
+    if "/" in project or not (entity or dry_run):
+        raise UsageError(
+            f"sync --dashboard={place} must be ENTITY or ENTITY/PROJECT, ENTITY a user or a team of wandb's"
+        )
+    view = workspace(entity or "entity", project)
+    if dry_run:
         for section in view.sections:
             print(f"{section.name}: {len(section.panels)} panels")
-        return 0
-    view.save()
+        return DONE
+    if problem := online_problem():
+        print(f"argmax-vae: the dashboard is not saved: {problem}", file=sys.stderr)
+        return SOME_FAILED
+    try:
+        view.save()
+    except Exception as error:
+        print(f"argmax-vae: the dashboard is not saved: {first_line(error)}", file=sys.stderr)
+        return SOME_FAILED
     print(view.url)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    return DONE

@@ -1,6 +1,4 @@
-"""Scores generated faces by an attribute classifier of their own, and draws the paper's Figures 4 and 8.
-
-    python scripts/figure4.py RUN... [--output results] [--codes 256] [--epochs 5]
+"""`argmax-vae report figure4`: generated faces scored by a classifier of their own, and the paper's Figures 4 and 8.
 
 A classifier that no run has seen is trained on the real training images. For every run and seed it then looks at images
 that were generated with each combination of the attributes and the same Gaussian codes, and counts how often it finds
@@ -9,11 +7,10 @@ intervals), figure4.png (the first seed of every run: a code in each row, a comb
 (more rows of the first run).
 """
 
-import argparse
 import itertools
-import sys
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -27,14 +24,13 @@ from torch import Tensor, nn
 from argmax_vae.commands.evaluate import load_best
 from argmax_vae.config.stored import from_plain
 from argmax_vae.data.images import Dataset, Images
-from argmax_vae.errors import UsageError
-from argmax_vae.files import require_writable, write_atomic, write_csv, write_text
-from argmax_vae.markup import markdown
+from argmax_vae.errors import UsageError, require_count
+from argmax_vae.files import require_writable, write_atomic, write_csv
+from argmax_vae.models.mixture import GaussianMixtureNetworks
+from argmax_vae.report import faces as report
 from argmax_vae.report.style import style
 from argmax_vae.runs.directory import RunDirectory
 from argmax_vae.runs.provenance import commits
-from argmax_vae.statistics import mean_interval
-from argmax_vae.streams import protect
 from argmax_vae.training.attribute_vae import AttributeVAE
 from argmax_vae.training.build import build
 from argmax_vae.training.samples import class_conditional, grid
@@ -100,7 +96,7 @@ def most_frequent(split: Images, attributes: int) -> list[float]:
     return larger
 
 
-def scores(path: Path, network: nn.Module, module: AttributeVAE, real: list[float], codes: int) -> list[dict]:
+def scores(path: Path, network: nn.Module, module: AttributeVAE, real: list[float], codes: int) -> list[dict[str, Any]]:
     """Rows for every finished seed and attribute of a run."""
     run, names = RunDirectory(path), module.attributes
     seeds = run.seeds()
@@ -111,7 +107,7 @@ def scores(path: Path, network: nn.Module, module: AttributeVAE, real: list[floa
         if seed not in finished:
             continue
         with torch.no_grad():
-            images = class_conditional(module.best, seed, position, codes)
+            images = class_conditional(cast(GaussianMixtureNetworks, module.best), seed, position, codes)
         asked = bits(torch.arange(module.mixture.k).repeat(codes), len(names))
         agreement = (found(network, images.flatten(0, 1).unflatten(-1, module.best.shape)) == asked).float().mean(0)
         final = seeds[seeds["seed"] == seed].iloc[0]
@@ -136,51 +132,10 @@ def scores(path: Path, network: nn.Module, module: AttributeVAE, real: list[floa
     return rows
 
 
-def table(frame: pd.DataFrame) -> str:
-    """Means over seeds, with the half width of the 95 % interval, as Markdown."""
-    columns = {"generated_with_attribute": 3, "test_accuracy": 3, "test_bound": 1}
-    heads = ["estimator", "labels", "epochs", "attribute", "shown when asked for", "accuracy on test", "test bound"]
-    heads += ["images/s", "seeds"]
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    groups = frame.groupby(["run", "estimator", "labels", "epochs", "attribute"], sort=False)
-    for (_, estimator, labels, epochs, attribute), cell in groups:
-        values = []
-        for column, digits in columns.items():
-            interval = mean_interval(cell[column])
-            half = f" ± {interval.half_width:.{digits}f}" if len(cell) > 1 else ""
-            values.append(f"{interval.mean:.{digits}f}{half}")
-        speed = f"{cell['images_per_second'].mean():.0f}"
-        cells = [style(estimator).label, str(labels), str(epochs), attribute, *values, speed, str(len(cell))]
-        lines.append("| " + " | ".join(map(markdown, cells)) + " |")
-    real = frame.groupby("attribute", sort=False)["classifier_on_real"].first()
-    known = ", ".join(f"{name} {share:.3f}" for name, share in real.items())
-    frequent = frame.groupby("attribute", sort=False)["more_frequent_value"].first()
-    always = ", ".join(f"{name} {share:.3f}" for name, share in frequent.items())
-    origin = f"{', '.join(frame['device'].unique())}, commit {', '.join(frame['commit'].unique())}"
-    return "\n".join(
-        [
-            "# Figure 4: attributes of generated faces",
-            "",
-            "![Generated faces: a combination of attributes in each column, a Gaussian code in each row](figure4.png)",
-            "",
-            *lines,
-            "",
-            "Shown when asked for: how often a classifier that was trained on real images finds, in generated ones, "
-            "the attribute that was set, or does not find the one that was not (0.5: as often as by chance); ± is the "
-            f"half width of the 95 % interval over seeds. Its accuracy on real test images: {known}; of always "
-            f"saying the more frequent value: {always}. Labelled images have every combination equally often. "
-            "Accuracy and bound are those of the networks with the best validation bound. Test bound: squared error of "
-            "pixels scaled to [−1, 1] plus KL in nats per image. images/s: of training, with whatever ran beside it. "
-            f"Origin: {origin}.",
-            "",
-        ]
-    )
-
-
 @torch.no_grad()
 def faces(module: AttributeVAE, dataset: Dataset, codes: int) -> np.ndarray:
     """Generated faces of a run's first seed in one picture: a code in each row, all combinations."""
-    return grid(class_conditional(module.best, module.seeds[0], 0, codes), dataset.shape)
+    return grid(class_conditional(cast(GaussianMixtureNetworks, module.best), module.seeds[0], 0, codes), dataset.shape)
 
 
 def title(path: Path) -> str:
@@ -239,40 +194,26 @@ def load(paths: list[Path]) -> list[tuple[Path, AttributeVAE, Dataset]]:
     return loaded
 
 
-def make(paths: list[Path], output: Path, codes: int, epochs: int) -> None:
-    """Score the runs, and write the tables and pictures. Raises UsageError."""
-    require_writable(output)
-    loaded = load(paths)
+def write_faces(runs: list[Path], results: Path, codes: int = 256, classifier_epochs: int = 5) -> list[Path]:
+    """Score the runs, write the tables and pictures, and print the table; returns the files.
+
+    `codes`: Gaussian codes for each combination. Raises UsageError.
+    """
+    require_count("--codes", codes)
+    require_count("--classifier-epochs", classifier_epochs)
+    require_writable(results)
+    loaded = load(runs)
     _, first, dataset = loaded[0]
-    network = classifier(dataset, len(first.attributes), epochs)
+    network = classifier(dataset, len(first.attributes), classifier_epochs)
     real = accuracy(network, dataset.test, dataset.shape)
     frame = pd.DataFrame([row for path, module, _ in loaded for row in scores(path, network, module, real, codes)])
     shares = dict(zip(first.attributes, most_frequent(dataset.test, len(first.attributes)), strict=True))
-    frame.insert(frame.columns.get_loc("classifier_on_real") + 1, "more_frequent_value", frame["attribute"].map(shares))
-    write_csv(output / "figure4.csv", frame)
+    frame.insert(list(frame).index("classifier_on_real") + 1, "more_frequent_value", frame["attribute"].map(shares))
     grids = [(title(path), faces(module, dataset, ROWS["figure4"])) for path, module, _ in loaded]
-    write_atomic(output / "figure4.png", partial(draw(grids, first.attributes).savefig, format="png"))
     image = Image.fromarray((faces(first, dataset, ROWS["figure8"]) * 255).round().astype("uint8"))
-    write_atomic(output / "figure8.png", partial(image.save, format="PNG"))
-    write_text(output / "figure4.md", table(frame))
-    print(table(frame))
-
-
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-    parser.add_argument("--output", type=Path, default=Path("results"))
-    parser.add_argument("--codes", type=int, default=256, help="Gaussian codes for each combination")
-    parser.add_argument("--epochs", type=int, default=5, help="of the classifier")
-    given = parser.parse_args(arguments)
-    try:
-        make(given.runs, given.output, given.codes, given.epochs)
-    except UsageError as error:
-        print(f"figure4: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    protect()
-    sys.exit(main(sys.argv[1:]))
+    written = [results / name for name in ("figure4.csv", "figure4.png", "figure8.png")]
+    write_csv(written[0], frame)
+    write_atomic(written[1], partial(draw(grids, first.attributes).savefig, format="png"))
+    write_atomic(written[2], partial(image.save, format="PNG"))
+    print(report.rendered("figure4", results, "md"))
+    return [*written, *report.write("figure4", results)]
