@@ -31,7 +31,7 @@ ROWS, GAP = 10, 12
 def picture(path: Path) -> np.ndarray:
     """The grid of a finished run of a mixture on grey images with classes. Raises UsageError for another run."""
     run = RunDirectory(path)
-    config = from_plain(run.config())
+    config = from_plain(run.config(), run.provenance())
     dataset = config.data.load(Path(config.paths.data))
     module = build(config, dataset)
     if not isinstance(module, MixtureVAE) or isinstance(module, AttributeVAE) or not module.classes:

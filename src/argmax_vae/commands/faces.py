@@ -173,7 +173,7 @@ def load(paths: list[Path]) -> list[tuple[Path, AttributeVAE, Dataset]]:
     datasets: dict[str, Dataset] = {}
     loaded: list[tuple[Path, AttributeVAE, Dataset]] = []
     for path in paths:
-        config = from_plain(RunDirectory(path).config())
+        config = from_plain(RunDirectory(path).config(), RunDirectory(path).provenance())
         if str(config.data) not in datasets:
             datasets[str(config.data)] = config.data.load(Path(config.paths.data))
         dataset = datasets[str(config.data)]
