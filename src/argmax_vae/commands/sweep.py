@@ -106,6 +106,8 @@ def launch_cells(overrides: list[str], found: list[Cell]) -> int:
     if len(found) > 1:
         found = [replace(cell, place=f"run {number} of {len(found)}") for number, cell in enumerate(found, 1)]
     pending = [cell for cell in found if not cell.run.has_ended]
+    if launchers.chosen(overrides) == "basic":
+        pending = [replace(cell, behind=len(pending) - number) for number, cell in enumerate(pending, 1)]
     while pending:
         jobs = [cell.overrides for cell in pending]
         answers, problem = launchers.launch(found[0].home, found[0].config_name, jobs, partial(train_cell, pending))

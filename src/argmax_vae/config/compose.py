@@ -169,7 +169,7 @@ class Cell:
     """One configuration of a sweep: the overrides that select it, as an object and as a plain dict.
 
     `home`, `config_name`: the directory and the name of the primary config that the overrides are of. `place`: which
-    run of a sweep it is, in words.
+    run of a sweep it is, in words; `behind`: how many are to be trained after it.
     """
 
     overrides: tuple[str, ...]
@@ -178,6 +178,7 @@ class Cell:
     home: Path = field(default_factory=config_directory)
     config_name: str = "train"
     place: str = ""
+    behind: int = 0
 
     @property
     def run(self) -> RunDirectory:

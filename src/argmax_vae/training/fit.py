@@ -119,7 +119,7 @@ def fit(
     save_last = SaveLast(run, Snapshot(), runtime)
     try:
         record = Record(run, tracker, config_identity)
-        progress = [] if share.rank else [Progress(run.path.name, config.trainer.epochs, cell.place)]
+        progress = [] if share.rank else [Progress(run.path.name, config.trainer.epochs, cell.place, cell.behind)]
         with quiet_lightning():
             watching = [*callbacks, record, *progress, save_last]
             trainer = lightning_trainer(config, device, watching, share, [save_last.snapshot])

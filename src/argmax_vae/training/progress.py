@@ -16,12 +16,13 @@ COLLAPSED = 0.01
 class Progress(pl.Callback):
     """Which path the steps take; then epoch, bound, KL, ε or τ, steps per second, and the time left.
 
-    `place` says which run of a sweep it is. On a terminal a line fits its width: the run's name and the first measures
-    give way. A posterior that has collapsed onto the prior is told once.
+    `place` says which run of a sweep it is, `behind` how many come after it, which are taken to last as long. The first
+    epoch, in which steps are compiled, does not count for speed and time. On a terminal a line fits its width: the
+    run's name and the first measures give way. A posterior that has collapsed onto the prior is told once.
     """
 
-    def __init__(self, name: str, epochs: int, place: str = "") -> None:
-        self.name, self.epochs = name, epochs
+    def __init__(self, name: str, epochs: int, place: str = "", behind: int = 0) -> None:
+        self.name, self.epochs, self.behind = name, epochs, behind
         self.place = f"{place}: " if place else ""
         self.told_collapse = False
         self.terminal = sys.stderr.isatty()
@@ -29,9 +30,12 @@ class Progress(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.first_epoch = trainer.current_epoch
-        self.started = time.monotonic()
+        self.count_from(module, self.first_epoch, time.monotonic())
+
+    def count_from(self, module: pl.LightningModule, epoch: int, now: float) -> None:
+        """Measure speed and time from here on."""
         assert isinstance(module, DiscreteVAE)
-        self.first_step = int(module.steps_done)
+        self.counted_epoch, self.counted_step, self.counted_time = epoch, int(module.steps_done), now
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         now = time.monotonic()
@@ -39,10 +43,11 @@ class Progress(pl.Callback):
         finished = trainer.current_epoch + 1
         if finished == self.first_epoch + 1:
             print(f"{self.place}{self.name} on {module.device.type}: {module.path}", file=sys.stderr, flush=True)
+            self.count_from(module, finished, now)
         if not self.terminal and finished < self.epochs and now - self.last_line < SECONDS_BETWEEN_LINES:
             return
         self.last_line = now
-        line = self.line(trainer, module, finished, now - self.started)
+        line = self.line(trainer, module, finished, now)
         self.tell_collapse(trainer)
         if self.terminal:
             line = fitting(line, self.name, shutil.get_terminal_size().columns - 1)
@@ -51,8 +56,8 @@ class Progress(pl.Callback):
         else:
             print(line, file=sys.stderr, flush=True)
 
-    def line(self, trainer: pl.Trainer, module: pl.LightningModule, finished: int, seconds: float) -> str:
-        """The text of the line after `finished` epochs, `seconds` after the start."""
+    def line(self, trainer: pl.Trainer, module: pl.LightningModule, finished: int, now: float) -> str:
+        """The text of the line after `finished` epochs, at this time in seconds."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         parts = [f"{self.place}{self.name} epoch {finished}/{self.epochs}"]
         labels = {
@@ -64,10 +69,13 @@ class Progress(pl.Callback):
         }
         parts += [f"{label} {metrics[name]:.4g}" for name, label in labels.items() if name in metrics]
         assert isinstance(module, DiscreteVAE)
-        steps = int(module.steps_done) - self.first_step
-        parts.append(f"{steps / seconds:.0f} steps/s")
-        left = seconds / (finished - self.first_epoch) * (self.epochs - finished)
-        parts.append(f"{left // 60:.0f} min {left % 60:.0f} s left")
+        if finished > self.counted_epoch:
+            seconds = now - self.counted_time
+            parts.append(f"{(int(module.steps_done) - self.counted_step) / seconds:.0f} steps/s")
+            epoch = seconds / (finished - self.counted_epoch)
+            left = epoch * (self.epochs - finished)
+            sweep = f" ({two_units(left + epoch * self.epochs * self.behind)} of the sweep)" if self.behind else ""
+            parts.append(f"{two_units(left)} left{sweep}")
         return ", ".join(parts)
 
     def tell_collapse(self, trainer: pl.Trainer) -> None:
@@ -79,6 +87,13 @@ class Progress(pl.Callback):
         start = "\r\033[K" if self.terminal else ""
         told = f"{self.name}: KL {float(kl):.2g} nats on validation, the posterior has collapsed onto the prior"
         print(f"{start}argmax-vae: {told}", file=sys.stderr, flush=True)
+
+
+def two_units(seconds: float) -> str:
+    """A time in its two largest units, such as 1 h 40 min."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def fitting(line: str, name: str, columns: int) -> str:
