@@ -23,7 +23,7 @@ from argmax_vae.report.style import STYLES
 from argmax_vae.runs.directory import RunDirectory, scan
 
 RESULTS = Path(__file__).parents[2] / "results"
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "input"}
 NASTY = "a\"><script>alert(1)</script>&amp;'"
 
 
@@ -276,9 +276,51 @@ def test_a_run_that_has_barely_begun_is_listed(tmp_path: Path) -> None:
     plain = {"data": {"name": "digits"}, "model": {}, "estimator": {}, "trainer": {}, "seeds": []}
     (tmp_path / "new" / "config.yaml").write_text(yaml.safe_dump(plain))
     (run,) = (runs.read(run, {}) for run in scan(tmp_path))
-    expected = ["new", "interrupted", "0 of 0", *["–"] * 5]
+    expected = ["–", "interrupted", "0 of 0", *["–"] * 3, "new"]
     assert (list(run.row.values()), run.metrics, run.origin) == (expected, {}, {})
     assert "data.name" in runs.render([run])
+
+
+def with_curve(path: Path, estimator: str, epsilon: float, bounds: list[float]) -> Path:
+    """A run with this choice and these test bounds at its epochs, for each of its seeds."""
+    make_run(path)
+    plain = yaml.safe_load((path / "config.yaml").read_text())
+    plain |= {"data": {"name": "digits"}}
+    plain["estimator"] = {"name": estimator, "epsilon": {"name": "constant", "value": epsilon}}
+    (path / "config.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
+    rows = [(epoch, seed, bound + seed) for epoch, bound in enumerate(bounds, 1) for seed in (0, 1, 2)]
+    pd.DataFrame(rows, columns=["epoch", "seed", "test_bound"]).to_csv(path / "metrics.csv", index=False)
+    return path
+
+
+def test_runs_come_first_named_by_what_differs_and_lie_over_each_other(results: Path, tmp_path: Path) -> None:
+    for number, epsilon in enumerate((0.1, 0.3)):
+        with_curve(tmp_path / "runs" / f"direct_{number}", "direct", epsilon, [9.0, 8.0, 7.0 - number])
+    with_curve(tmp_path / "runs" / "imle", "imle", 0.1, [9.0, 8.5, 8.0])
+    found = page.sections(results, scan(tmp_path / "runs"), {})
+    assert found[0].identity == "runs"
+    shown = Page(page.render(found))
+    heading, *rows = shown.tables["runs-table"]
+    assert [heading[0], heading[1], heading[-1]] == ["what differs", "test bound", "run"]
+    assert [row[0] for row in rows] == ["direct, ε = 0.1", "direct, ε = 0.3", "I-MLE, ε = 0.1"]
+    curves = shown.charts[0]["series"]
+    assert [series["label"] for series in curves] == [row[0] for row in rows]
+    assert [series["mean"] for series in curves] == [[10, 9, 8], [10, 9, 7], [10, 9.5, 9]]
+    direct = [(runs.read(run, {}), run.path.name) for run in scan(tmp_path / "runs")][:2]
+    first, second = (look for _, _, look in runs.looks(direct))
+    assert first.color == second.color == STYLES["direct"].color
+    assert (first.line, second.line == first.line) == (STYLES["direct"].line, False)
+
+
+def test_many_runs_are_folded_and_the_best_are_drawn(tmp_path: Path) -> None:
+    for number in range(runs.OVERLAID + 1):
+        with_curve(tmp_path / f"run_{number:02}", "direct", 0.1 + number, [9.0, 5.0 + number])
+    found = [runs.read(run, {}) for run in scan(tmp_path)]
+    assert " open><summary>" not in runs.render(found)
+    (chart,) = runs.charts_of(found, runs.in_words(found))
+    assert len(chart.series) == runs.OVERLAID
+    assert "ε = 12.1" not in [series.style.label for series in chart.series]
+    assert " open><summary>" in runs.render(found[:2])
 
 
 def test_images_of_data_are_never_in_the_page(results: Path, tmp_path: Path) -> None:
@@ -287,7 +329,7 @@ def test_images_of_data_are_never_in_the_page(results: Path, tmp_path: Path) -> 
     (done / "reconstructions.png").replace(results / "reconstructions.png")
     text = page.render(page.sections(results, scan(tmp_path / "runs"), {}))
     sources = Page(text).values("src")
-    expected = [results / "figure7.png", done / "samples.png"]
+    expected = [done / "samples.png", results / "figure7.png"]
     assert [base64.b64decode(source.split(",")[1]) for source in sources] == [path.read_bytes() for path in expected]
     assert 'width="4" height="3"' in text
     assert "interrupted" in Page(text).tables["runs-table"][2]

@@ -62,7 +62,7 @@ STYLES: dict[str, Style] = {
 """Registered estimators, in the order in which tables and legends list them."""
 
 _FALLBACK_COLORS = ("#44748A", "#7A6A53", "#8C5A6E", "#5F7A3A")
-_FALLBACK_LINES = (SOLID, DASHED, DOTTED, DASH_DOT, LONG_DASHED, DASH_DOT_DOT)
+LINES = (SOLID, DASHED, DOTTED, DASH_DOT, LONG_DASHED, DASH_DOT_DOT)
 _FALLBACK_MARKERS = ("8", "H")
 
 
@@ -76,11 +76,11 @@ def style(estimator: str) -> Style:
         return STYLES[estimator]
     number = zlib.crc32(estimator.encode())
     number, color = divmod(number, len(_FALLBACK_COLORS))
-    number, line = divmod(number, len(_FALLBACK_LINES))
+    number, line = divmod(number, len(LINES))
     return Style(
         label=estimator.replace("_", " "),
         color=_FALLBACK_COLORS[color],
-        line=_FALLBACK_LINES[line],
+        line=LINES[line],
         marker=_FALLBACK_MARKERS[number % len(_FALLBACK_MARKERS)],
     )
 

@@ -32,16 +32,25 @@ METRICS = {"test_bound": ("test bound (nats)", 1), "test_accuracy": ("test accur
 
 @dataclass(frozen=True)
 class Series:
-    """One estimator's line: the interval over seeds at each evaluated epoch, in the units of the chart."""
+    """A line: the interval over seeds at each evaluated epoch, in the units of the chart.
+
+    It looks as its estimator does, unless it has a `look` of its own.
+    """
 
     estimator: str
     epochs: tuple[int, ...]
     intervals: tuple[Interval, ...]
+    look: Style | None = None
+
+    @property
+    def style(self) -> Style:
+        """Colour, dashes and label."""
+        return self.look or style(self.estimator)
 
 
 @dataclass(frozen=True)
 class Chart:
-    """What one chart shows: a title, what its axis measures, and a series per estimator."""
+    """What one chart shows: a title, what its axis measures, and a series per estimator or run."""
 
     title: str
     measure: str
@@ -110,10 +119,14 @@ def several(rows: pd.DataFrame, metric: str, factor: float) -> tuple[Series, ...
     rows = rows[np.isfinite(rows[metric].astype(float))]
     found = []
     for estimator in sorted(rows["estimator"].unique(), key=rank):
-        by_epoch = rows[rows["estimator"] == estimator].groupby("epoch")[metric]
-        intervals = {int(epoch): mean_interval(factor * values) for epoch, values in by_epoch}
-        found.append(Series(str(estimator), tuple(intervals), tuple(intervals.values())))
+        found.append(line(str(estimator), rows[rows["estimator"] == estimator], metric, factor))
     return tuple(found)
+
+
+def line(estimator: str, rows: pd.DataFrame, metric: str, factor: float, look: Style | None = None) -> Series:
+    """The series of a metric whose values are finite, with a row for each seed and epoch."""
+    intervals = {int(str(epoch)): mean_interval(factor * values) for epoch, values in rows.groupby("epoch")[metric]}
+    return Series(estimator, tuple(intervals), tuple(intervals.values()), look)
 
 
 def ticks(low: float, high: float, number: int = 5) -> list[float]:
@@ -144,7 +157,7 @@ def on_dark(color: str) -> str:
     return "#" + "".join(f"{round(255 * part):02X}" for part in bright)
 
 
-def look(of: Style) -> str:
+def attributes(of: Style) -> str:
     """Attributes of an element that is drawn in a style: both colours and the dashes."""
     dashes = " ".join(f"{LINE_WIDTH * length:g}" for length in of.line[1]) if isinstance(of.line, tuple) else "none"
     return f'style="--light:{of.color};--dark:{on_dark(of.color)};--dashes:{dashes}"'
@@ -178,21 +191,21 @@ def render(chart: Chart, identity: str) -> str:
         grid.append(f'<text x="{x(value)}" y="{BOTTOM + 17}" text-anchor="middle">{value:g}</text>')
     grid.append(f'<text x="{(LEFT + RIGHT) / 2:g}" y="{HEIGHT - 4}" text-anchor="middle">epoch</text>')
     for index, series in enumerate(chart.series):
-        of = style(series.estimator)
+        of = series.style
         ends = [(epoch, *band(interval)) for epoch, interval in zip(series.epochs, series.intervals, strict=True)]
         area = [(epoch, above) for epoch, _, above in ends] + [(epoch, below) for epoch, below, _ in reversed(ends)]
         means = [(epoch, interval.mean) for epoch, interval in zip(series.epochs, series.intervals, strict=True)]
         dots = [f'<circle r="2.4" cx="{x(epoch)}" cy="{y(mean)}"/>' for epoch, mean in means]
         lines.append(
-            f'<g class="series" data-series="{index}" {look(of)}><path class="band" d="{path(area)}Z"/>'
+            f'<g class="series" data-series="{index}" {attributes(of)}><path class="band" d="{path(area)}Z"/>'
             f'<path class="line" d="{path(means)}"/>{"".join(dots) if len(dots) <= FEW_POINTS else ""}</g>'
         )
         legend.append(
-            f'<li><button type="button" class="series" aria-pressed="true" data-series="{index}" {look(of)}>'
+            f'<li><button type="button" class="series" aria-pressed="true" data-series="{index}" {attributes(of)}>'
             '<svg class="sample" viewBox="0 0 34 10" aria-hidden="true"><path class="line" d="M1,5H33"/></svg>'
             f'<span>{escape(of.label)}</span><span class="value">{shown(series.intervals[-1])}</span></button></li>'
         )
-    names = ", ".join(style(series.estimator).label for series in chart.series)
+    names = ", ".join(series.style.label for series in chart.series)
     return (
         f'<figure class="chart" id="{identity}">'
         f"<figcaption><strong>{escape(chart.title)}</strong> {escape(chart.measure)}</figcaption>\n"
@@ -214,7 +227,7 @@ def data(chart: Chart) -> str:
 
     series = [
         {
-            "label": style(one.estimator).label,
+            "label": one.style.label,
             "epochs": one.epochs,
             "mean": [rounded(interval.mean) for interval in one.intervals],
             "half_width": [rounded(interval.half_width) for interval in one.intervals],

@@ -30,6 +30,7 @@ def table(
     identity: str,
     header: str = "estimator",
     links: Mapping[str, str] | None = None,
+    linked: str = "",
 ) -> str:
     """Rows of text as a table in a container that scrolls; numbers are aligned.
 
@@ -38,7 +39,7 @@ def table(
         caption: a few words, shown above it.
         identity: its id.
         header: the column that names a row.
-        links: ids that texts of that column link to.
+        links: ids that texts of the column `linked`, by default that one, link to.
     """
     columns = list(rows[0])
 
@@ -50,11 +51,11 @@ def table(
     kinds = {column: kind(column) for column in columns}
 
     def cell(row: Mapping[str, str], column: str) -> str:
-        if column != header:
-            return f"<td{kinds[column]}>{text(row[column])}</td>"
-        target = (links or {}).get(row[column])
+        target = (links or {}).get(row[column]) if column == (linked or header) else None
         inner = f'<a href="#{target}">{text(row[column])}</a>' if target else text(row[column])
-        return f'<th scope="row"{kinds[column]}>{inner}</th>'
+        return (
+            f'<th scope="row"{kinds[column]}>{inner}</th>' if column == header else f"<td{kinds[column]}>{inner}</td>"
+        )
 
     head = "".join(f'<th scope="col"{kinds[column]}>{escape(column)}</th>' for column in columns)
     body = "\n".join(f"<tr>{''.join(cell(row, column) for column in columns)}</tr>" for row in rows)

@@ -29,6 +29,42 @@
   addEventListener("hashchange", unfold);
   unfold();
 
+  // Runs: a heading sorts by its column, numbers by their means and missing ones last; the filter hides other rows.
+  const table = document.getElementById("runs-table");
+  if (table) {
+    const body = table.tBodies[0];
+    const number = (cell) => Number.parseFloat(cell.replace("−", "-"));
+    const compare = (a, b) => {
+      const [left, right] = [number(a), number(b)];
+      if (Number.isNaN(left) !== Number.isNaN(right)) return Number.isNaN(left) ? 1 : -1;
+      return Number.isNaN(left) ? a.localeCompare(b) : left - right;
+    };
+    const headings = [...table.tHead.rows[0].cells];
+    for (const [column, heading] of headings.entries()) {
+      const sort = document.createElement("button");
+      sort.type = "button";
+      sort.textContent = heading.textContent;
+      heading.replaceChildren(sort);
+      sort.addEventListener("click", () => {
+        const descending = heading.getAttribute("aria-sort") === "ascending";
+        const text = (row) => row.cells[column].textContent;
+        const rows = [...body.rows].sort((a, b) => compare(text(a), text(b)) * (descending ? -1 : 1));
+        body.replaceChildren(...rows);
+        for (const other of headings) other.removeAttribute("aria-sort");
+        heading.setAttribute("aria-sort", descending ? "descending" : "ascending");
+      });
+    }
+    document.getElementById("runs-filter").addEventListener("input", (event) => {
+      const words = event.target.value.toLowerCase().split(/\s+/);
+      const wanted = (text) => words.every((word) => text.toLowerCase().includes(word));
+      for (const row of body.rows) {
+        row.hidden = !wanted(row.textContent);
+        const link = row.querySelector("a");
+        if (link) document.getElementById(link.hash.slice(1)).hidden = row.hidden;
+      }
+    });
+  }
+
   const element = (kind, attributes) => {
     const made = document.createElementNS("http://www.w3.org/2000/svg", kind);
     for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);

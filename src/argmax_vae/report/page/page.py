@@ -153,18 +153,18 @@ def readable_runs(runs: Sequence[RunDirectory], default: Mapping[str, Any]) -> I
 
 
 def sections(results: Path, runs: Sequence[RunDirectory], default: Mapping[str, Any]) -> list[Section]:
-    """Every section that there are files for.
+    """Every section that there are files for, that of runs first.
 
     Raises:
         UsageError: there are none, or a file that a section is made of is damaged.
     """
     names = recorded(results)
-    found = [bounds(name, results) for name in TABLES if name in names]
+    readable = list(readable_runs(runs, default))
+    found = [Section("runs", "Runs", page_runs.render(readable))] if readable else []
+    found += [bounds(name, results) for name in TABLES if name in names]
     found += [accuracies(name, results) for name in FIGURES if name in names]
     found += [gradients(name, results) for name in laboratory.FIGURES if (results / f"{name}.csv").exists()]
     found += pictures(results)
-    if readable := list(readable_runs(runs, default)):
-        found.append(Section("runs", "Runs", page_runs.render(readable)))
     if not found:
         raise UsageError(
             f"{results}: nothing to show, neither runs.csv with rows of a table nor runs; "

@@ -1,4 +1,4 @@
-"""The runs of a directory for the page: their numbers, what they choose differently, their origin, generated images."""
+"""The runs of a directory for the page: numbers, curves, what they choose differently, origin, generated images."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from argmax_vae.report.page.charts import shown
+from argmax_vae.report import sweeps
+from argmax_vae.report.page.charts import METRICS, Chart, line, shown
+from argmax_vae.report.page.charts import render as render_chart
 from argmax_vae.report.page.markup import definitions, image, table
+from argmax_vae.report.style import LINES, Style, rank, style
 from argmax_vae.runs.directory import RunDirectory, flat
 from argmax_vae.statistics import mean_interval
 
@@ -25,11 +28,22 @@ ABOUT = (
     "Measures are means over the seeds that are done, ± the half width of the 95 % Student-t interval. Choices are "
     "those in which a run differs from the default configuration."
 )
+SEARCH = (
+    '<p class="with-script"><label>Show runs with <input type="search" id="runs-filter" autocomplete="off"></label> '
+    "A heading sorts.</p>"
+)
+UNFOLDED = 4
+"""Up to so many runs are shown unfolded."""
+OVERLAID = 12
+"""The most runs of one chart, those with the lowest bounds."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What the page says of a run, all of it text: row of the table, measures, choices and origin by their names."""
+    """What the page says of a run: row of the table, measures, choices and origin as text by their names, curves.
+
+    `config`: its configuration; `history`: a row for each evaluation and seed that did not diverge.
+    """
 
     name: str
     row: dict[str, str]
@@ -38,6 +52,8 @@ class Run:
     origin: dict[str, str]
     reason: str
     samples: Path | None
+    config: Mapping[str, Any]
+    history: pd.DataFrame
 
 
 def choices(plain: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, str]:
@@ -90,16 +106,20 @@ def read(run: RunDirectory, default: Mapping[str, Any]) -> Run:
     plain, status = run.config(), run.status
     seeds = run.seeds() if run.has_ended else None
     measured = metrics(seeds) if seeds is not None else {}
-    finished = (seeds["status"] == "done").sum() if seeds is not None else 0
+    done = seeds[seeds["status"] == "done"]["seed"] if seeds is not None else pd.Series(plain.get("seeds", ()))
+    finished = len(done) if seeds is not None else 0
+    history = pd.DataFrame(columns=["epoch", "seed"])
+    if (run.path / "metrics.csv").exists():
+        history = run.table("metrics.csv", ("epoch", "seed"))
+        history = history[history["seed"].isin(done)]
     row = {
-        "run": run.path.name,
+        "test bound": measured.get("test_bound", "–"),
         "status": status,
         "seeds done": f"{finished} of {len(plain.get('seeds', ()))}",
         "epochs": str(plain.get("trainer", {}).get("epochs", "–")),
-        "test bound": measured.get("test_bound", "–"),
-        "schedule": distinct(seeds, "schedule") or "–",
         "table": str(plain.get("table") or "–"),
         "protocol": str(plain.get("protocol") or "–"),
+        "run": run.path.name,
     }
     samples = run.path / SAMPLES
     return Run(
@@ -110,17 +130,76 @@ def read(run: RunDirectory, default: Mapping[str, Any]) -> Run:
         origin(run, seeds),
         run.reason if status == "failed" else "",
         samples if status == "done" and samples.exists() else None,
+        plain,
+        history,
     )
 
 
+def in_words(found: Sequence[Run]) -> list[str]:
+    """What each run differs in from the others; of those whose words are the same, the name too."""
+    keys = sweeps.differing([run.config for run in found])
+    words = [sweeps.in_words(run.config, keys) for run in found]
+    return [
+        ", ".join(filter(None, (each, run.name if words.count(each) > 1 or not each else "")))
+        for run, each in zip(found, words, strict=True)
+    ]
+
+
+def charts_of(found: Sequence[Run], words: Sequence[str]) -> list[Chart]:
+    """Curves of runs on the same data over each other, a chart for each measure.
+
+    Runs of one estimator have its colour, and dashes of their own.
+    """
+    groups: dict[str, list[tuple[Run, str]]] = {}
+    for run, word in zip(found, words, strict=True):
+        groups.setdefault(str(run.config.get("data", {}).get("name", "")), []).append((run, word))
+    drawn = []
+    for data, group in groups.items():
+        for metric, (measure, factor) in METRICS.items():
+            able = [(run, word) for run, word in group if metric in run.history and run.history[metric].notna().any()]
+            best = sorted(able, key=lambda pair: pair[0].history[metric].iloc[-1])[:OVERLAID]
+            lines = [
+                line(estimator, run.history.dropna(subset=metric), metric, factor, look)
+                for run, estimator, look in looks(best)
+            ]
+            if lines:
+                title = f"{data}, the {len(lines)} with the lowest {metric}" if len(lines) < len(able) else data
+                drawn.append(Chart(title, measure, tuple(lines)))
+    return drawn
+
+
+def looks(found: Sequence[tuple[Run, str]]) -> list[tuple[Run, str, Style]]:
+    """Runs with their estimators and looks, in the fixed order of estimators."""
+    named = [(run, str(run.config.get("estimator", {}).get("name", "")), word) for run, word in found]
+    drawn: dict[str, int] = {}
+    result = []
+    for run, estimator, word in sorted(named, key=lambda each: (rank(each[1]), each[2])):
+        own = style(estimator)
+        number = drawn.setdefault(estimator, 0)
+        drawn[estimator] += 1
+        others = [own.line, *(each for each in LINES if each != own.line)]
+        result.append((run, estimator, own._replace(label=word, line=others[number % len(others)])))
+    return result
+
+
 def render(found: Sequence[Run]) -> str:
-    """A table of the runs, then for each of them what is to be known, folded."""
+    """A table of the runs and their curves, then for each of them what is to be known, folded where there are many."""
     links = {run.name: f"run-{number}" for number, run in enumerate(found, start=1)}
+    words = in_words(found)
+    told = {column for run in found for column, value in run.row.items() if value != "–" or column == "test bound"}
+    rows = [
+        {"what differs": word, **{column: value for column, value in run.row.items() if column in told}}
+        for word, run in zip(words, found, strict=True)
+    ]
+    drawn = [render_chart(chart, f"runs-chart-{number}") for number, chart in enumerate(charts_of(found, words), 1)]
     blocks = [
         f"<p>{ABOUT}</p>",
-        table([run.row for run in found], "State and test bound", "runs-table", header="run", links=links),
+        SEARCH,
+        table(rows, "State and test bound (nats)", "runs-table", header="what differs", links=links, linked="run"),
+        f'<div class="charts">{"".join(drawn)}</div>' if drawn else "",
     ]
-    for run in found:
+    unfolded = " open" if len(found) <= UNFOLDED else ""
+    for run, word in zip(found, words, strict=True):
         picture = (
             f'<figure class="sample-grid">{image(run.samples, f"Images generated by {run.name}")}'
             "<figcaption>images of random codes</figcaption></figure>"
@@ -133,12 +212,14 @@ def render(found: Sequence[Run]) -> str:
             for heading, values in (
                 ("Test measures", run.metrics),
                 ("Choices other than the default", run.choices),
-                ("Origin", run.origin),
+                ("Origin", {"run": run.name, **run.origin}),
             )
             if values
         ]
+        bound = run.row["test bound"]
+        state = run.row["status"] if bound == "–" else f"{run.row['status']}, {bound}"
         blocks.append(
-            f'<details id="{links[run.name]}"><summary>{escape(run.name)} <span class="status">{run.row["status"]}'
+            f'<details id="{links[run.name]}"{unfolded}><summary>{escape(word)} <span class="status">{state}'
             f'</span></summary><div class="run">{picture}<div>{"".join(parts)}</div></div></details>'
         )
     return "\n".join(blocks)
