@@ -16,13 +16,13 @@ from argmax_vae.interruption import interruptible
 from argmax_vae.randomness import NoiseSource
 from argmax_vae.training.processes import Share, in_processes
 from helpers import cell, metrics, train
+from work_of_processes import refuse, wait
 
 COMMON = ("estimator=reinforce", "data.binarization=dynamic", "seeds=[3,4]")
 LABELS = ("model=mixture", "supervision=joint", "supervision.labels=100", "supervision.loss=cross_entropy")
 CHOICES = {
     "moving average, noise from counters": (*COMMON, "estimator.baseline=moving_average", "runtime.noise=counter"),
-    "labels": (*COMMON, *LABELS, "model.latents=1x10"),
-    "labels first": (
+    "labels first, then all images": (
         *(*COMMON, *LABELS, "model.latents=1x10"),
         *("supervision=sequential_joint", "supervision.labelled_visits=1"),
     ),
@@ -58,27 +58,9 @@ def test_alone_nothing_is_averaged_or_gathered() -> None:
     assert torch.equal(Share().gather(values), torch.arange(3.0))
 
 
-def refuse(part: Share) -> None:
-    """What a process does that finds something wrong."""
-    if part.rank == 1:
-        raise UsageError("key=value must be another")
-
-
 def test_what_one_process_refuses_is_told_in_one_line() -> None:
     with pytest.raises(UsageError, match=r"^key=value must be another$"):
         in_processes(2, refuse)
-
-
-def wait(part: Share, directory: Path, interrupted: int) -> None:
-    """Wait for a signal, which the process of rank `interrupted` sends itself, and write a file when it comes."""
-    (directory / f"{part.rank} waits").touch()
-    try:
-        while part.rank != interrupted or not (directory / f"{1 - part.rank} waits").exists():
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
-    except KeyboardInterrupt:
-        (directory / f"{part.rank} was interrupted").touch()
-        raise
 
 
 @pytest.mark.parametrize(
@@ -118,7 +100,7 @@ def test_two_processes_equal_one(choices: tuple[str, ...], tmp_path: Path) -> No
     [
         (("runtime.processes=3",), "runtime.processes=3 must be a divisor of trainer.batch=200"),
         (
-            (*CHOICES["labels"], "supervision.labelled_batch=25", "runtime.processes=2"),
+            (*COMMON, *LABELS, "model.latents=1x10", "supervision.labelled_batch=25", "runtime.processes=2"),
             "runtime.processes=2 must be a divisor of supervision.labelled_batch=25",
         ),
         (

@@ -22,7 +22,7 @@ from tabular import TabularLoss, exact_gradient
 from tabular import code_probabilities as probabilities_of
 
 STEP = torch.tensor(0)
-NUMBER = 300_000
+NUMBER = 100_000
 
 
 def gradients(name: str, logits: Tensor, loss: TabularLoss, **choices: object) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 
 from argmax_vae.config.schema import Config
@@ -20,8 +21,15 @@ from argmax_vae.models.convolutional import AttributeConfig
 from argmax_vae.models.mixture import GaussianMixtureConfig
 from argmax_vae.training.attribute_vae import AttributeVAE
 from argmax_vae.training.mixture_vae import MixtureVAE
-from argmax_vae.training.processes import WHOLE, Share, SharedBatches
+from argmax_vae.training.processes import WHOLE, Share
 from argmax_vae.training.vae import DiscreteVAE
+
+
+class SharedBatches(DDPStrategy):
+    """Lightning's processes, devices and barriers; gradients are averaged by the module's own steps."""
+
+    def configure_ddp(self) -> None:
+        """Leave the module unwrapped: a wrapper would see one backward pass a chunk, not one a step."""
 
 
 @contextmanager

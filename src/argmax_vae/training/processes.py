@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
 from argmax_vae import streams
@@ -81,13 +80,6 @@ class ShareOfNoise:
         parts = whole.split(list(self.batches), axis)
         rows = [part.movedim(axis, 0)[self.share.rows(part.shape[axis])].movedim(0, axis) for part in parts]
         return torch.cat(rows, axis)
-
-
-class SharedBatches(DDPStrategy):
-    """Lightning's processes, devices and barriers; gradients are averaged by the module's own steps."""
-
-    def configure_ddp(self) -> None:
-        """Leave the module unwrapped: a wrapper would see one backward pass a chunk, not one a step."""
 
 
 def free_port() -> int:
