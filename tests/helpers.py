@@ -28,6 +28,10 @@ TINY = (
     "trainer.final_samples=2",
     "trainer.batch=200",
 )
+SMALL_MIXTURE = (
+    *("model=mixture", "model.latents=1x10", "model.hidden=[12]", "model.decoder_hidden=[12]", "model.row=6"),
+    *("model.discrete_hidden=[10]", "model.component_hidden=[5]", "model.gaussian=3"),
+)
 TIME_COLUMNS = ["seconds", "steps_per_second"]
 
 

@@ -33,6 +33,15 @@ FORWARD = [
 """Every estimator with one model, and one estimator with every model."""
 
 
+def often(combination: Combination) -> bool:
+    """What every run of the tests sees: all estimators with two models, and three of their kinds with all."""
+    kind = (combination.model, combination.kl, combination.phase)
+    return combination.estimator in ("direct", "gumbel_softmax", "relax") or kind in (
+        ("linear", "analytic", "unlabelled"),
+        ("mixture", "analytic", "both"),
+    )
+
+
 class NoneOnTheHost(TorchDispatchMode):
     """Fails at the first operator that takes or gives a CPU tensor."""
 
@@ -55,7 +64,10 @@ def step_on(device: str, module: DiscreteVAE, drawn: Noise) -> tuple[Tensor, Noi
     return torch.zeros(len(SEEDS), BATCH, dtype=torch.int64, device=device), noise
 
 
-@pytest.mark.parametrize("combination", COMBINATIONS, ids=str)
+@pytest.mark.parametrize(
+    "combination",
+    [pytest.param(each, id=str(each), marks=[] if often(each) else pytest.mark.slow) for each in COMBINATIONS],
+)
 def test_a_step_stays_on_its_device(combination: Combination) -> None:
     module = combination.module()
     indices, noise = step_on("meta", module, module.draw())

@@ -1,7 +1,10 @@
 """The gradient laboratory: its statistics against numpy and closed forms, its counts, its command and its files."""
 
+import contextlib
+import io
 import itertools
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,7 @@ from argmax_vae.gradients.settings import LaboratoryConfig, Setting, settings
 from argmax_vae.models.discrete import Perceptrons
 from argmax_vae.randomness import PlainNoise
 from argmax_vae.report import gradients as report
+from argmax_vae.runs.directory import RunDirectory
 from chance import FALSE_ALARM
 from helpers import TINY, latents, ready, train
 from tabular import TabularLoss
@@ -100,9 +104,9 @@ def test_the_laboratory_sees_the_bias_of_direct_in_closed_form() -> None:
 def test_reference_by_long_run_average_agrees_with_enumeration() -> None:
     """Its distance from the exact gradient is of the size of the error that it states."""
     exact = bench(2, 3, adaptation=0)
-    average = bench(2, 3, limit=8, reference_repeats=2000)
+    average = bench(2, 3, limit=8, reference_repeats=500)
     assert exact.reference == "enumeration"
-    assert average.reference == "mean of 2000 local expectations"
+    assert average.reference == "mean of 500 local expectations"
     for target, found, truth in (
         ("logits", average.exact.flatten(1), exact.exact.flatten(1)),
         ("encoder", average.encoder_gradient(average.exact), exact.encoder_gradient(exact.exact)),
@@ -197,13 +201,39 @@ def test_bad_choices(choices: dict[str, object], message: str) -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_measured_on_a_finished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """A finished run; tests that write into it copy it."""
+    return train(tmp_path_factory.mktemp("trained"), "seeds=[3,5]", "model.latents=2x2", "trainer.epochs=1")
+
+
+@pytest.fixture
+def run(trained: RunDirectory, tmp_path: Path) -> RunDirectory:
+    """A copy of the finished run."""
+    return RunDirectory(shutil.copytree(trained.path, tmp_path / trained.path.name))
+
+
+@pytest.fixture(scope="module")
+def measured(trained: RunDirectory, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, str]:
+    """Another copy, on which every estimator was measured, and what was printed."""
+    run = RunDirectory(shutil.copytree(trained.path, tmp_path_factory.mktemp("measured") / trained.path.name))
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert main(["gradients", str(run.path), *SMALL, *GRID]) == 0
+    return run, printed.getvalue()
+
+
+@pytest.fixture
+def few_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the command measure eight settings, where which ones does not matter."""
+    monkeypatch.setattr("argmax_vae.gradients.measure.settings", lambda *arguments: settings(*arguments)[:8])
+
+
+def test_measured_on_a_finished_run(measured: tuple[RunDirectory, str]) -> None:
     """Files in the run's directory; a row per setting, target and seed; the exact gradient has no error at all."""
-    run = train(tmp_path, "seeds=[3,5]", "model.latents=2x3", "trainer.epochs=1")
-    assert main(["gradients", str(run.path), *SMALL, *GRID]) == 0
-    printed = capsys.readouterr().out
+    run, printed = measured
     frame = pd.read_csv(run.path / "gradients.csv", keep_default_na=False)
-    number = len(settings(LaboratoryConfig(epsilon=[0.5], temperature=[0.5, 1.0]), 2, 3))
+    number = len(settings(LaboratoryConfig(epsilon=[0.5], temperature=[0.5, 1.0]), 2, 2))
     assert len(frame) == number * 2 * 2
     assert set(frame["target"]) == {"logits", "encoder"}
     exact = frame[frame["estimator"] == "exact"]
@@ -217,8 +247,8 @@ def numbers(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, keep_default_na=False).drop(columns="milliseconds")
 
 
-def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = train(tmp_path, "seeds=[3,5]", "model.latents=2x3", "trainer.epochs=1")
+@pytest.mark.usefixtures("few_settings")
+def test_interrupted_and_resumed_equals_uninterrupted(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["gradients", str(run.path), *SMALL, *GRID]) == 0
     whole = numbers(run.path / "gradients.csv")
     for path in run.path.glob("gradients*"):
@@ -240,17 +270,17 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, monkeypatc
     pd.testing.assert_frame_equal(numbers(run.path / "gradients.csv"), whole, check_exact=True)
 
 
-def test_a_seed_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
-    frames = []
-    for chosen in ("[3,5]", "[5]"):
-        run = train(tmp_path, f"seeds={chosen}", "model.latents=2x2", "trainer.epochs=1")
-        assert main(["gradients", str(run.path), *SMALL, *GRID]) == 0
-        frames.append(numbers(run.path / "gradients.csv").query("seed == 5").reset_index(drop=True))
+def test_a_seed_does_not_depend_on_its_neighbours(measured: tuple[RunDirectory, str], tmp_path: Path) -> None:
+    alone = train(tmp_path, "seeds=[5]", "model.latents=2x2", "trainer.epochs=1")
+    assert main(["gradients", str(alone.path), *SMALL, *GRID]) == 0
+    paths = [each.path / "gradients.csv" for each in (measured[0], alone)]
+    frames = [numbers(path).query("seed == 5").reset_index(drop=True) for path in paths]
     assert set(frames[0]["estimator"]) == set(ESTIMATORS)
-    several, alone = (frame[["bias", "standard_deviation", "cosine"]].astype(float) for frame in frames)
-    pd.testing.assert_frame_equal(several, alone, rtol=1e-3, atol=1e-5)
+    several, lone = (frame[["bias", "standard_deviation", "cosine"]].astype(float) for frame in frames)
+    pd.testing.assert_frame_equal(several, lone, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.usefixtures("few_settings")
 def test_figure1_from_its_config(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -299,11 +329,11 @@ def test_figure1_from_its_config(
     ],
 )
 def test_bad_input_gets_one_line(
-    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, trained: RunDirectory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if arguments[0] == "RUN":
-        arguments = [str(train(tmp_path, "trainer.epochs=1").path), *arguments[1:]]
-        capsys.readouterr()
+        arguments = [str(trained.path), *arguments[1:]]
+    capsys.readouterr()
     assert main(["gradients", *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error

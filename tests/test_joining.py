@@ -9,7 +9,7 @@ import torch
 
 from argmax_vae.runs.directory import RunDirectory
 from argmax_vae.training import fit
-from helpers import cell, metrics, poison, raise_after, same_numbers, seeds, train
+from helpers import SMALL_MIXTURE, cell, metrics, poison, raise_after, same_numbers, seeds, train
 
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-4}
 """Nats of 40: products of many and of few seeds may sum in another order, which training amplifies."""
@@ -17,7 +17,7 @@ KINDS = {
     "direct": (),
     "relax": ("estimator=relax",),
     "moving average": ("estimator=reinforce", "estimator.baseline=moving_average"),
-    "mixture": ("model=mixture", "model.latents=1x10", "supervision=joint", "supervision.labels=50"),
+    "mixture": (*SMALL_MIXTURE, "supervision=joint", "supervision.labels=50"),
 }
 
 

@@ -11,13 +11,10 @@ from argmax_vae.errors import UsageError
 from argmax_vae.runs.directory import RunDirectory
 from argmax_vae.training import build
 from argmax_vae.training.vae import DiscreteVAE
-from helpers import cell, metrics, raise_after, same_numbers, train
+from helpers import SMALL_MIXTURE, cell, metrics, raise_after, same_numbers, train
 
 COUNTER = ("runtime.noise=counter", "seeds=[3,5]")
-MIXTURE = (
-    *("model=mixture", "model.latents=1x10", "model.hidden=[12]", "model.decoder_hidden=[12]", "model.row=6"),
-    *("model.component_hidden=[5]", "model.gaussian=3", "supervision=joint", "supervision.labels=50"),
-)
+MIXTURE = (*SMALL_MIXTURE, "supervision=joint", "supervision.labels=50")
 KINDS = {
     "pixels": ("estimator=relax", "model.latents=2x3", "data.binarization=dynamic"),
     "mixture": (*MIXTURE, "data.binarization=dynamic"),
@@ -70,10 +67,16 @@ def test_compiled_draws_equal_eager_ones(tmp_path: Path) -> None:
     assert torch.equal(compiled(), found.noise.of_step("noise").uniform((2, 30, 5), samples=3))
 
 
-@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
-def test_a_step_is_traced_with_its_noise(backend: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "backend"),
+    [
+        ("pixels", "eager"),
+        *(pytest.param("passes", backend, marks=pytest.mark.slow) for backend in ("eager", "aot_eager")),
+    ],
+)
+def test_a_step_is_traced_with_its_noise(kind: str, backend: str, tmp_path: Path) -> None:
     """torch.compile finds no break in a step that draws, and the traced step has the numbers of the eager one."""
-    eager, traced = (module(tmp_path, *KINDS["passes"], *COUNTER) for _ in range(2))
+    eager, traced = (module(tmp_path, *KINDS[kind], *COUNTER) for _ in range(2))
     traced.compiled_terms.run = torch.compile(traced.step_terms, backend=backend, fullgraph=True, dynamic=False)
     torch.testing.assert_close(steps_of(traced), steps_of(eager), rtol=1e-5, atol=1e-5)
 

