@@ -108,9 +108,12 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     if rest:
         given.overrides += rest
     require_working_directory()
-    for name, value in vars(given).items():
+    for name, value in list(vars(given).items()):
         if isinstance(value, Path):
             setattr(given, name, usable_path(value, f"--{name}"))
+        elif isinstance(value, list):
+            paths = [usable_path(each, f"--{name}") if isinstance(each, Path) else each for each in value]
+            setattr(given, name, paths)
     if getattr(given, "config_dir", None):
         from argmax_vae.config.stored import text
 

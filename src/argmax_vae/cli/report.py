@@ -6,7 +6,6 @@ from pathlib import Path
 
 from argmax_vae.cli.common import add_results
 from argmax_vae.errors import DONE, SOME_FAILED, UsageError
-from argmax_vae.files import usable_path
 
 SUMMARY = "write or check a table from results/runs.csv"
 EXAMPLES = """\
@@ -26,7 +25,7 @@ def add_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--check", action="store_true", help="compare the written table with a regenerated one")
     add_results(verb)
     drawn = verb.add_argument_group("figure4, generated faces, and figure7, classes of two mixtures")
-    drawn.add_argument("--from", nargs="+", type=Path, metavar="RUN", dest="runs", help="finished runs that draw them")
+    drawn.add_argument("--from", nargs="+", type=Path, metavar="RUN", help="finished runs that draw them")
     drawn.add_argument("--codes", type=int, metavar="N", help="figure4: codes for each combination (default: 256)")
     drawn.add_argument("--classifier-epochs", type=int, metavar="N", help="figure4: of its classifier (default: 5)")
 
@@ -34,11 +33,11 @@ def add_arguments(verb: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     from argmax_vae.report import publish
 
-    options = choices(given)
-    if options and not (given.runs and given.table == "figure4"):
+    options, runs = choices(given), vars(given)["from"]
+    if options and not (runs and given.table == "figure4"):
         raise UsageError(f"report {given.table}: --{next(iter(options)).replace('_', '-')} is for figure4 --from RUN")
-    if given.runs or given.table == "figure7":
-        return draw_from_runs(given)
+    if runs or given.table == "figure7":
+        return draw_from_runs(given, runs)
     if given.format and given.table == publish.ALL:
         raise UsageError("report all: --format prints one table; name it")
     code = DONE
@@ -56,17 +55,16 @@ def run(given: argparse.Namespace) -> int:
     return code
 
 
-def draw_from_runs(given: argparse.Namespace) -> int:
+def draw_from_runs(given: argparse.Namespace, runs: list[Path] | None) -> int:
     """Draw a figure by the networks of the runs that are named. Raises UsageError."""
     from argmax_vae.report.publish import FROM_RUNS
 
     if given.table not in FROM_RUNS:
         raise UsageError(f"report {given.table}: --from is for {' and '.join(FROM_RUNS)}")
-    if not given.runs:
+    if not runs:
         raise UsageError(f"report {given.table}: name the runs that draw it: --from RUN RUN")
     if given.check or given.format:
         raise UsageError(f"report {given.table}: --from writes files, without --check and --format")
-    runs = [usable_path(path, "--from") for path in given.runs]
     if given.table == "figure4":
         from argmax_vae.commands.faces import write_faces
 
