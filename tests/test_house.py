@@ -30,6 +30,7 @@ OWNERS = {
     "pytorch_lightning": {"training"},
     "lightning_fabric": {"training"},
     "wandb": {"runs"},
+    "wandb_workspaces": {"commands"},
     "optuna": {"commands", "config"},
 }
 """Libraries that only some rooms know."""

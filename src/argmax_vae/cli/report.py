@@ -20,7 +20,9 @@ EXAMPLES = """\
 
 
 def add_arguments(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("table", help="such as figure2; a name that is not known is answered with those that are")
+    verb.add_argument(
+        "table", help="such as figure2; readme, the pages; or all; an unknown name is answered with those that are"
+    )
     verb.add_argument("--format", choices=["md", "tex", "csv"], help="print the table instead of writing files")
     verb.add_argument("--check", action="store_true", help="compare the written table with a regenerated one")
     add_results(verb)
