@@ -263,7 +263,7 @@ def test_wandb_mirrors_a_run_offline(tmp_path: Path) -> None:
     frame = pd.DataFrame(table["data"], columns=table["columns"])
     assert list(frame["seed"]) == [4, 6]
     assert list(frame["test_bound"]) == pytest.approx(list(seeds(run)["test_bound"]), rel=1e-9)
-    for name, shape in (("samples", (46, 91)), ("reconstructions", (19, 91))):
+    for name, shape in (("samples", (6 * 46, 6 * 91)), ("reconstructions", (6 * 19, 6 * 91))):
         assert (last[f"{name}/height"], last[f"{name}/width"]) == shape
         assert (log.parent / "files" / last[f"{name}/path"]).is_file()
 
@@ -405,6 +405,46 @@ def test_on_every_path_the_whole_history_is_tracked_once(
     joined = train(tmp_path, *overrides, "seeds=[0,1]")
     assert "joins" in joined.provenance()
     assert mirrored(joined, name) == ([1, 2, 3], "done", True)
+
+
+@pytest.mark.usefixtures("quiet_wandb")
+def test_a_finished_run_is_recorded_for_wandb_from_its_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it would have been from the start: the same id, curves and final numbers."""
+    overrides = ("trainer.epochs=3", "seeds=[0,1]")
+    run = train(tmp_path / "later", *overrides)
+    at_once = train(tmp_path / "at_once", *overrides, "tracker=wandb")
+    assert main(["sync", str(run.path), "--dry-run"]) == 0
+    (directory,) = run.path.glob("wandb/offline-run-*")
+    assert capsys.readouterr().out == f"{directory}\n"
+    (log,), (other,) = directory.glob("*.wandb"), at_once.path.glob("wandb/offline-run-*/*.wandb")
+    assert log.stem == other.stem == f"run-{run.path.name.rsplit('-', 1)[1]}"
+    epochs, code, final = wandb_of(run)
+    *same, expected = wandb_of(at_once)
+    assert [epochs, code] == same == [[1, 2, 3], 0]
+    assert final["outcome"] == expected["outcome"] == "done"
+    for name in ("final/test_bound", "final/test_kl", "final/test_bound_half_width"):
+        assert final[name] == pytest.approx(expected[name])
+    assert main(["sync", str(run.path), "--dry-run"]) == 0
+    assert "wandb has its record already" in capsys.readouterr().err
+    assert len(list(run.path.glob("wandb/offline-run-*"))) == 1
+
+
+def test_a_run_that_is_not_finished_is_not_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunDirectory.of(cell(tmp_path).plain)
+    run.start(cell(tmp_path).plain)
+    assert main(["sync", str(run.path), "--dry-run"]) == 2
+    assert f"{run.path} is interrupted, not done" in capsys.readouterr().err
+    assert not (run.path / "wandb").exists()
+
+
+def test_pictures_are_large_enough_to_see() -> None:
+    picture = np.arange(6).reshape(2, 3)
+    large = trackers.enlarged(picture)
+    assert large.shape == (320, 480)
+    assert (large[::160, ::160] == picture).all()
+    assert (large[:160, :160] == picture[0, 0]).all()
 
 
 def test_the_last_of_wandbs_directories_is_found_within_a_second_too(tmp_path: Path) -> None:

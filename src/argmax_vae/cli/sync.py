@@ -1,24 +1,33 @@
-"""`argmax-vae sync`: what wandb recorded offline."""
+"""`argmax-vae sync`: what wandb recorded offline, and finished runs that it did not record."""
 
 import argparse
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 from argmax_vae.cli.common import add_runs
 from argmax_vae.errors import DONE, SOME_FAILED, UsageError
 
-SUMMARY = "upload what wandb recorded offline"
+SUMMARY = "upload what wandb recorded offline, and runs that it did not record"
 EXAMPLES = """\
   argmax-vae train data=digits tracker=wandb
   argmax-vae sync --dry-run
   argmax-vae sync --runs /scratch/runs
+  argmax-vae sync runs/digits-*
   argmax-vae sync --dashboard --dry-run
   argmax-vae sync --dashboard ENTITY/PROJECT
 """
 
 
 def add_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "finished",
+        nargs="*",
+        type=Path,
+        metavar="run",
+        help="finished runs to record for wandb first, from their files",
+    )
     add_runs(verb)
     verb.add_argument("--dry-run", action="store_true", help="list what would be uploaded, upload nothing")
     verb.add_argument(
@@ -39,11 +48,18 @@ def run(given: argparse.Namespace) -> int:
         return save_dashboard(given.dashboard, given.dry_run)
     from argmax_vae.runs.wandb_access import offline_runs, online_problem
 
-    found = offline_runs(given.runs)
+    if given.finished:
+        from argmax_vae.commands.sync import record_runs
+
+        record_runs(given.finished)
+        found = [path for run in given.finished for path in offline_runs(run.parent) if run in path.parents]
+    else:
+        found = offline_runs(given.runs)
     for path in found:
         print(path)
+    where = ", ".join(map(str, given.finished)) or given.runs
     if not found:
-        print(f"argmax-vae: nothing of wandb's to upload in {given.runs}", file=sys.stderr)
+        print(f"argmax-vae: nothing of wandb's to upload in {where}", file=sys.stderr)
     if given.dry_run or not found:
         return DONE
     if problem := online_problem():

@@ -219,9 +219,20 @@ class TensorBoardTracker(GrowingTracker):
         self.writer.close()
 
 
+LEAST_WIDTH = 480
+"""Pixels that a picture is wide in a dashboard, at least."""
+
+
 def named(pictures: Pictures | None) -> list[tuple[str, np.ndarray]]:
-    """Pictures with their names."""
-    return [("samples", pictures.samples), ("reconstructions", pictures.reconstructions)] if pictures else []
+    """Pictures with their names, every pixel a square that can be seen."""
+    found = [("samples", pictures.samples), ("reconstructions", pictures.reconstructions)] if pictures else []
+    return [(name, enlarged(picture)) for name, picture in found]
+
+
+def enlarged(picture: np.ndarray) -> np.ndarray:
+    """A picture with every pixel repeated until it is `LEAST_WIDTH` wide."""
+    factor = math.ceil(LEAST_WIDTH / picture.shape[1])
+    return picture.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 BEST = {

@@ -24,7 +24,7 @@ from argmax_vae.training.callbacks import Record, SaveLast, Snapshot, kept
 from argmax_vae.training.prerequisites import DIGESTS, prerequisites, require_same_data, with_noise
 from argmax_vae.training.processes import WHOLE, Share, in_processes
 from argmax_vae.training.progress import Progress
-from argmax_vae.training.results import save_best, seed_rows, track_joined, tracker_of
+from argmax_vae.training.results import save_best, seed_rows, track_from_files, tracker_of
 from argmax_vae.training.samples import pictures_of
 
 CLAIM_SECONDS = 0.5
@@ -84,7 +84,7 @@ def train_rest(cell: Cell, start: Join, data: Mapping[str, Any]) -> str:
             return status
         found[rest.run] = start.missing
     done = join.join(run, cell.plain, found, data)
-    track_joined(cell, str(done["status"]))
+    track_from_files(cell, str(done["status"]))
     write_json(run.path / "done.json", done)
     return run.status
 

@@ -18,8 +18,11 @@ from argmax_vae.training.samples import stored_pictures
 from argmax_vae.training.vae import DiscreteVAE
 
 
-def tracker_of(cell: Cell, share: Share = WHOLE) -> Tracker:
-    """The tracker of a run, of which the first of the processes that share it tells."""
+def tracker_of(cell: Cell, share: Share = WHOLE, commits: str = "") -> Tracker:
+    """The tracker of a run, of which the first of the processes that share it tells.
+
+    `commits`: those that trained it, by default the present one.
+    """
     config = cell.config
     words = (
         f"{config.model.latents} {config.estimator.name}",
@@ -30,16 +33,16 @@ def tracker_of(cell: Cell, share: Share = WHOLE) -> Tracker:
     labels = RunLabels(
         name=", ".join(filter(None, words)),
         group=config.table,
-        tags=tuple(filter(None, (config.data.name, config.protocol, commit()[0]))),
+        tags=tuple(filter(None, (config.data.name, config.protocol, commits or commit()[0]))),
         config=cell.plain,
         directory=cell.run.path,
     )
     return open_tracker(replace(config.tracker, name="none") if share.rank else config.tracker, labels)
 
 
-def track_joined(cell: Cell, status: str) -> None:
-    """Show the tracker a run that was joined from others, from its files, before it is marked as done."""
-    run, tracker = cell.run, tracker_of(cell)
+def track_from_files(cell: Cell, status: str, commits: str = "") -> None:
+    """Show the tracker a run that is finished, or joined from others and about to be, from its files."""
+    run, tracker = cell.run, tracker_of(cell, commits=commits)
     tables = [run.table(name, ("seed",)) for name in ("metrics.csv", "seeds.csv")]
     history, rows = (cast(list[dict[str, Any]], table.to_dict("records")) for table in tables)
     tracker.log(history)
