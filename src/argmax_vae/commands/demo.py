@@ -1,5 +1,6 @@
 """`argmax-vae reproduce demo`: trains the registry's estimators on the 8×8 digits, prints and draws the comparison."""
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from argmax_vae.config.compose import cells
 from argmax_vae.errors import DONE, UsageError
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.files import write_atomic
-from argmax_vae.report.drawing import curve_with_band
+from argmax_vae.report.drawing import Dot, curve_with_band, dots_with_intervals
 from argmax_vae.report.style import style
 from argmax_vae.statistics import mean_interval
 
@@ -28,6 +29,8 @@ LEFT_OUT = (
     "sum_and_sample",
 )
 """Estimators that are too much like a shown one to wait for."""
+SAMPLED = ("direct", "gumbel_softmax")
+"""Estimators whose samples are drawn, of those that there are."""
 
 
 def run_demo(overrides: list[str], dry_run: bool = False, train_only: bool = False) -> int:
@@ -64,34 +67,60 @@ def with_estimators(overrides: list[str]) -> list[str]:
 
 def table(found: dict[str, Path]) -> str:
     """Test bound and its parts, mean ± half width of the 95 % Student-t interval over seeds."""
-    lines = [f"{'estimator':22} {'test bound (nats)':>20} {'KL':>6} {'codes in use':>13} {'seeds':>6} {'seconds':>8}"]
+    width = max(len(style(name).label) for name in found)
+    heading = (
+        f"{'estimator':{width}} {'test bound (nats)':>20} {'KL':>6} {'codes in use':>13} {'seeds':>6} {'seconds':>8}"
+    )
+    lines = [heading]
     for name, path in found.items():
         rows = pd.read_csv(path / "seeds.csv")
         bound = mean_interval(rows["test_bound"])
         lines.append(
-            f"{style(name).label:22} {bound.mean:11.2f} ± {bound.half_width:6.2f} {rows['test_kl'].mean():6.2f} "
+            f"{style(name).label:{width}} {bound.mean:11.2f} ± {bound.half_width:6.2f} {rows['test_kl'].mean():6.2f} "
             f"{rows['test_codes_in_use'].mean():13.2f} {len(rows):6d} {rows['seconds'].iloc[0]:8.1f}"
         )
     return "\n".join(lines)
 
 
 def draw(found: dict[str, Path], latents: str) -> Figure:
-    """Test bound over epochs with interval bands above prior samples of each estimator."""
-    columns = min(5, len(found))
-    rows = -(-len(found) // columns)
-    figure = Figure(figsize=(12, 4.4 + 1.3 * rows), layout="constrained")
-    parts: Any = figure.subfigures(2, 1, height_ratios=[4.4, 1.3 * rows])
-    above, below = parts
-    axes = above.subplots()
-    for name, path in found.items():
-        metrics = pd.read_csv(path / "metrics.csv")
-        curve_with_band(axes, metrics.pivot(index="epoch", columns="seed", values="test_bound"), style(name))
-    axes.set(xlabel="epoch", ylabel="test bound (nats)", title=f"8×8 digits, {latents.replace('x', '×')} latents")
-    above.legend(loc="outside right center", frameon=False)
-    panels = below.subplots(rows, columns, squeeze=False).flatten()
-    for panel in panels:
-        panel.axis("off")
-    for panel, (name, path) in zip(panels, found.items(), strict=False):
-        panel.imshow(image.imread(path / "samples.png"), cmap="gray")
-        panel.set_title(f"samples, {style(name).label}", fontsize=8)
+    """Curves of each family beside the exact gradient's, test bounds with intervals, and samples of a few."""
+    families: dict[str, list[str]] = {}
+    for name in found:
+        families.setdefault(style(name).family or "others", []).append(name)
+    reference = families.pop("exact", [])
+    panels = list((families or {"exact": reference}).items())
+    shown = [name for name in SAMPLED if name in found] or list(found)[:1]
+    figure = Figure(figsize=(13, 4.2 + max(3.4, 0.26 * len(found))), layout="constrained")
+    parts: Any = figure.subfigures(2, 1, height_ratios=[4.2, max(3.4, 0.26 * len(found))])
+    curves(parts[0], [(family, [*reference, *names]) for family, names in panels], found, latents)
+    below: Any = parts[1].subfigures(1, 2, width_ratios=[1.1, 1])
+    axes = below[0].subplots()
+    rows = {name: mean_interval(pd.read_csv(path / "seeds.csv")["test_bound"].dropna()) for name, path in found.items()}
+    best_first = sorted(rows, key=lambda name: rows[name].mean)
+    dots_with_intervals(
+        axes,
+        [Dot(style(n).label, rows[n].mean, rows[n].half_width, math.nan, style(n)) for n in best_first],
+    )
+    axes.set(xlabel="test bound (nats), lower is better; mean and 95 % interval over seeds")
+    grids = below[1].subplots(len(shown), 1, squeeze=False)[:, 0]
+    for grid, name in zip(grids, shown, strict=True):
+        grid.imshow(image.imread(found[name] / "samples.png"), cmap="gray", interpolation="nearest")
+        grid.set_title(f"{style(name).label}: images of random codes", fontsize=9, loc="left")
+        grid.axis("off")
     return figure
+
+
+def curves(figure: Any, panels: list[tuple[str, list[str]]], found: dict[str, Path], latents: str) -> None:
+    """A panel of test bounds over epochs for each family."""
+    all_axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (family, names) in zip(all_axes, panels, strict=True):
+        for name in names:
+            metrics = pd.read_csv(found[name] / "metrics.csv")
+            curve_with_band(axes, metrics.pivot(index="epoch", columns="seed", values="test_bound"), style(name))
+        axes.set_title(family, loc="left")
+        axes.set_xlabel("epoch")
+        axes.grid(color="0.9", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8, loc="upper right")
+    all_axes[0].set_ylabel("test bound (nats)")
+    figure.suptitle(f"8×8 digits, {latents.replace('x', '×')} latents", fontsize=11)
