@@ -21,7 +21,7 @@ demo: install  ## train estimators on 8×8 digits, print and plot the comparison
 	$(BIN)/argmax-vae reproduce demo
 
 test: install  ## run the tests, on two processors if there are
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 2 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --maxprocesses 2 --dist worksteal
 
 test-slow: install  ## run the tests that take minutes, too
 	$(BIN)/python -m pytest -m "slow or not slow"
@@ -38,7 +38,7 @@ $(LOWEST)/installed: $(VENV)/installed
 
 test-lowest: $(LOWEST)/installed  ## run the tests of compilation on the lowest supported version of PyTorch
 	PYTHONPATH=src $(LOWEST)/bin/python -m pytest --numprocesses auto --maxprocesses 2 --dist worksteal -m "slow or not slow" \
-		tests/test_compilation.py tests/test_steps.py tests/test_training.py::test_compiled_steps_equal_eager_ones
+		tests/training/test_compilation.py tests/training/test_steps.py tests/training/test_training.py::test_compiled_steps_equal_eager_ones
 
 lint: install  ## check style and types
 	$(BIN)/ruff check .

@@ -86,7 +86,7 @@ if [ "${CHECKS:-60}" -gt 0 ] && [ ! -e "$card/checked" ]; then
   together=()
   ! "$python" -c "import xdist" 2> /dev/null || together=(--numprocesses 4 --dist worksteal)
   timeout --signal=INT --kill-after=5 "${CHECKS:-60}" "$python" -m pytest -v -W ignore -p no:cacheprovider -m cuda \
-    --tb=short "${together[@]}" tests/test_candidates.py tests/test_cuda.py > "$card/checks.txt" 2>&1
+    --tb=short "${together[@]}" tests/models/test_candidates.py tests/training/test_cuda.py > "$card/checks.txt" 2>&1
   checks=$?
   wait $!
   tail -25 "$card/checks.txt"

@@ -19,7 +19,7 @@ from argmax_vae.config import compose, launchers, options
 from argmax_vae.runs.directory import run_name
 from helpers import TINY, same_numbers
 
-ACCEPTANCE = Path(__file__).parent / "acceptance"
+ACCEPTANCE = Path(__file__).parents[1] / "acceptance"
 PRESETS = sorted(path.stem for path in options.config_directory().glob("hydra/launcher/*.yaml"))
 
 

@@ -12,7 +12,7 @@ from argmax_vae.objective.labels import SupervisionConfig
 from argmax_vae.report import gradients, labels, records, tables
 from argmax_vae.statistics import mean_interval
 
-TOP = Path(__file__).parents[1]
+TOP = Path(__file__).parents[2]
 RESULTS = TOP / "results"
 SEARCHES = {
     "direct": "figure2_search",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from work_of_processes import refuse, wait
 
 from argmax_vae.counter_noise import streams_of
 from argmax_vae.errors import UsageError
@@ -16,7 +17,6 @@ from argmax_vae.interruption import interruptible
 from argmax_vae.randomness import NoiseSource
 from argmax_vae.training.processes import Share, in_processes
 from helpers import SMALL_MIXTURE, cell, metrics, train
-from work_of_processes import refuse, wait
 
 COMMON = ("estimator=reinforce", "data.binarization=dynamic", "seeds=[3,4]")
 LABELS = (*SMALL_MIXTURE, "supervision=joint", "supervision.labels=100", "supervision.loss=cross_entropy")

@@ -23,7 +23,7 @@ from argmax_vae.objective.terms import KL_CHOICES
 from argmax_vae.runs.directory import NOT_IDENTITY, identity, run_name
 from argmax_vae.runs.trackers import TRACKERS
 
-RUN_NAMES = (Path(__file__).parent / "run_names.txt").read_text(encoding="utf-8").splitlines()
+RUN_NAMES = (Path(__file__).parents[1] / "run_names.txt").read_text(encoding="utf-8").splitlines()
 """Primary configuration and run of every cell. A run whose name changes is trained again, though it may be finished."""
 OPTIONS = [(group, option) for group, options in groups().items() for option in options]
 VARIANTS = {"constant_one": "constant"}
