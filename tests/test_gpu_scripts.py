@@ -21,7 +21,7 @@ LISTS = sorted((TOP / "scripts" / "gpu").glob("*.txt"))
 CELLS = {
     "estimators": 21,
     "figure2": 16,
-    "figure3": 32,
+    "figure3": 40,
     "figure3_2019": 20,
     "figure4": 3,
     "figure6": 14,

@@ -217,8 +217,8 @@ def test_a_file_that_is_not_understood_is_one_line_and_nothing_is_written(
 @pytest.mark.parametrize(
     ("command", "name"),
     [
-        (["reproduce", "demo", *TINY], "runs.csv"),
-        (["reproduce", "demo", *TINY], "curves.csv"),
+        (["reproduce", "train", *TINY, "table=demo"], "runs.csv"),
+        (["reproduce", "train", *TINY, "table=demo"], "curves.csv"),
         (["search", "train", *TINY, "optim.learning_rate=0.1,0.2"], "searches.csv"),
     ],
 )
@@ -242,7 +242,7 @@ def test_a_run_that_diverges_leaves_the_rows_of_record(
     from helpers import poison
 
     where = [f"paths.runs={tmp_path / 'runs'}", f"paths.results={tmp_path}"]
-    command = ["reproduce", "demo", *TINY, "trainer.epochs=1", "seeds=[0]", *where]
+    command = ["reproduce", "train", *TINY, "table=demo", "trainer.epochs=1", "seeds=[0]", *where]
     assert main(command) == 0
     content = (tmp_path / "runs.csv").read_bytes()
     capsys.readouterr()
@@ -256,7 +256,7 @@ def test_two_runs_for_one_cell_are_refused_before_anything_is_trained(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = [f"paths.runs={tmp_path / 'runs'}", f"paths.results={tmp_path}"]
-    command = ["reproduce", "demo", *TINY, "optim.learning_rate=0.1,0.2", *where]
+    command = ["reproduce", "train", *TINY, "table=demo", "optim.learning_rate=0.1,0.2", *where]
     assert main(command) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "two runs" in line]
     assert line.startswith("argmax-vae: optim.learning_rate=0.1 and optim.learning_rate=0.2: two runs for one cell of ")

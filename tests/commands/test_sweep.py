@@ -334,7 +334,7 @@ def test_two_processes_share_a_sweep(empty_directory: Path) -> None:
 def test_a_finished_run_that_is_damaged_costs_no_other_its_rows(
     capsys: pytest.CaptureFixture[str], empty_directory: Path
 ) -> None:
-    chosen = ["reproduce", "demo", *TINY, "trainer.epochs=1", "seeds=[0]", "model.latents=2x2,3x2"]
+    chosen = ["reproduce", "train", *TINY, "table=demo", "trainer.epochs=1", "seeds=[0]", "model.latents=2x2,3x2"]
     chosen += ["paths.runs=runs", "paths.results=results"]
     assert main(chosen) == 0
     damaged, whole = sorted(scan(Path("runs")), key=lambda run: run.path.name)
