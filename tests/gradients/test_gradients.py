@@ -86,11 +86,11 @@ def test_noise_of_the_bias_is_what_an_unbiased_estimator_shows(generator: torch.
 
 
 def test_the_laboratory_sees_the_bias_of_direct_in_closed_form() -> None:
-    """n = 1: E[g] = (softmax(φ) − softmax(φ − εθ))/ε, so what is left after 2,000 estimates is noise (1e-6)."""
+    """n = 1: E[g] = (softmax(φ) − softmax(φ − εθ))/ε, so what is left after 1,000 estimates is noise (1e-6)."""
     found = bench(1, 4)
     moments = Moments(found.exact.flatten(1))
     estimator = ready("direct", 1, 4, epsilon=schedules.Constant(value=2.0))
-    for repeat in range(2000):
+    for repeat in range(1000):
         moments.add(found.gradient(estimator, found.loss, found.noise(repeat, "noise")).flatten(1))
     losses = found.loss.shared(torch.eye(4).unsqueeze(1))
     logits = found.logits.squeeze(-2)

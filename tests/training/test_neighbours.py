@@ -12,9 +12,9 @@ from argmax_vae.files import write_json
 from argmax_vae.runs import start
 from argmax_vae.runs.directory import RunDirectory, identity
 from argmax_vae.training import fit
-from helpers import cell, train
+from helpers import SMALL_MIXTURE, cell, train
 
-MIXTURE = ("model=mixture", "model.latents=1x10", "trainer.epochs=1")
+MIXTURE = (*SMALL_MIXTURE, "trainer.epochs=1")
 DIGEST = load_dataset("digits", Path()).digest
 
 

@@ -260,16 +260,22 @@ def cells(config_name: str, overrides: Sequence[str]) -> list[Cell]:
             return [unfolded(each, options) for each in expand(override, options)]
 
         choices = [alternatives(override) for override in given]
+        require_size(choices)
         keys = {key_of(each) for values in choices for pieces in values for each in pieces}
         params = composer.sweep([each for values in choices if len(values) == 1 for each in values[0]])
         swept = [*rows, *(f"{key}={values}" for key, values in params.items())]
         own = [override for override in parse(swept) if override.get_key_element() not in keys]
         choices = [*map(alternatives, own), *choices]
-        number = math.prod(map(len, choices))
-        if number > LARGEST_SWEEP:
-            raise UsageError(f"these overrides select {number} runs; a sweep has at most {LARGEST_SWEEP}")
+        require_size(choices)
         found = [checked(composer, tuple(itertools.chain(*parts))) for parts in itertools.product(*choices)]
     return [replace(cell, home=home, config_name=config_name) for cell in found]
+
+
+def require_size(choices: Sequence[Sequence[object]]) -> None:
+    """Raise UsageError when values of keys make more runs than a sweep may have."""
+    number = math.prod(map(len, choices))
+    if number > LARGEST_SWEEP:
+        raise UsageError(f"these overrides select {number} runs; a sweep has at most {LARGEST_SWEEP}")
 
 
 def composer_of(config_name: str, home: Path, directories: Sequence[Path]) -> Composer:

@@ -92,8 +92,9 @@ def expand(override: Override, options: dict[str, list[str]]) -> list[str]:
         )
     with one_line_errors((given,)):
         single = [f"{key}={text}" for text in itertools.islice(override.sweep_string_iterator(), LARGEST_SWEEP + 1)]
-    for each in itertools.chain.from_iterable(unfolded(one, options) for one in single):
-        check_option(parsed(each), options)
+    if group in options:
+        for each in itertools.chain.from_iterable(unfolded(one, options) for one in single):
+            check_option(parsed(each), options)
     if not single:
         raise UsageError(f"{given}: there is no value in it")
     return single
