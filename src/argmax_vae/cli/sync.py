@@ -41,6 +41,8 @@ def add_arguments(verb: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     if given.dashboard is not None:
+        if given.finished:
+            raise UsageError("sync --dashboard records and uploads no runs; name them in a command of their own")
         if find_spec("wandb_workspaces") is None:
             raise UsageError("sync --dashboard needs the extra: pip install 'argmax-vae[dashboard]'")
         from argmax_vae.commands.dashboard import save_dashboard

@@ -9,7 +9,7 @@ import yaml
 from argmax_vae.cli import main
 from argmax_vae.config import compose
 
-SWEEP = Path(__file__).parents[1] / "scripts" / "wandb_sweep.yaml"
+SWEEP = Path(__file__).parents[2] / "scripts" / "wandb_sweep.yaml"
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +71,8 @@ def test_a_dashboard_that_cannot_be_saved_is_a_line(
     def refused(view: object) -> None:
         raise RuntimeError("no such entity\nand more")
 
+    assert main(["sync", "runs/a", "--dashboard", "someone"]) == 2
+    assert "name them in a command of their own" in capsys.readouterr().err
     for place in ("", "a/b/c"):
         assert main(["sync", "--dashboard", *filter(None, [place])]) == 2
         assert f"sync --dashboard={place} must be ENTITY or ENTITY/PROJECT" in capsys.readouterr().err
