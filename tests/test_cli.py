@@ -138,7 +138,7 @@ def test_overrides_may_follow_options(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["reproduce", "figure2", asked[0], "--dry-run", *asked[1:]]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert "10 epochs" in line
-    for arguments in (["reproduce", "figure2", "--dry-rum", *asked], ["sync", "--dry-run", "more"]):
+    for arguments in (["reproduce", "figure2", "--dry-rum", *asked], ["page", "--runs", "runs", "more"]):
         with pytest.raises(SystemExit) as stopped:
             main(arguments)
         assert stopped.value.code == 2
