@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -114,6 +115,9 @@ def test_more_than_two_are_compared_with_the_best(tmp_path: Path, capsys: pytest
     smaller, larger = sorted(p.values())
     corrected = {smaller: 2 * smaller, larger: max(2 * smaller, larger)}
     assert "best" in lines[0]
+    for line, name in zip(lines, "bac", strict=True):
+        interval = stats.t.interval(0.95, len(values[name]) - 1, np.mean(values[name]), stats.sem(values[name]))
+        assert f" {np.mean(values[name]):.2f} ± {(interval[1] - interval[0]) / 2:.2f} " in line
     for line, name, mean in ((lines[1], "a", 0.97), (lines[2], "c", 3.1)):
         assert f"+{mean:.2f} ± " in line
         assert f" {corrected[p[name]]:.2g} " in line

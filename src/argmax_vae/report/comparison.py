@@ -109,7 +109,10 @@ def compare_all(paths: Sequence[Path], metric: str = "test_bound") -> str:
     rows = []
     for index in order:
         interval = mean_interval(values[index])
-        row = {"what differs": in_words(configs[index], keys) or SAME, metric: with_interval(*interval[:2])}
+        row = {
+            "what differs": in_words(configs[index], keys) or SAME,
+            metric: with_interval(interval.mean, interval.half_width),
+        }
         row["behind the best"] = "best" if index == best else "no common seed"
         if index in behind:
             row["behind the best"] = f"{sign * behind[index].mean:+.2f}" + half_width(behind[index])
