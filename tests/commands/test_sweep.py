@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -318,14 +319,17 @@ def test_a_cell_that_is_done_is_not_checked_in_place_of_others(monkeypatch: pyte
     assert seen == [second.config]
 
 
-def test_two_processes_share_a_sweep(empty_directory: Path) -> None:
-    """Each of the cells is trained by one of them, and both files of record are whole."""
+def test_two_processes_share_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:
+    """This one begins when the other has; each of the cells is trained by one of them."""
     overrides = [*TINY, "seeds=[0],[1],[2],[3]"]
     command = [sys.executable, "-m", "argmax_vae", "train", "-m", *overrides]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
-    lines = "".join(process.communicate()[1] for process in processes)
-    assert [process.returncode for process in processes] == [0, 0], lines
+    other = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    while not list(Path("runs").glob("*/config.yaml")) and other.poll() is None:
+        time.sleep(0.01)
+    code = main(["train", "-m", *overrides])
+    lines = other.communicate()[1] + capsys.readouterr().err
+    assert (code, other.returncode) == (0, 0), lines
     for run in runs_of(tuple(overrides)):
         assert run.has_ended
         assert lines.count(f"{run.path.name} on cpu") == 1
