@@ -14,7 +14,7 @@ from argmax_vae.config import launchers
 from argmax_vae.config.compose import Cell, as_yaml, cells
 from argmax_vae.errors import BAD_USAGE, DONE, SOME_FAILED, UsageError
 from argmax_vae.files import claimed, remove_all_leftovers, require_writable
-from argmax_vae.report import records
+from argmax_vae.report import durations, records
 from argmax_vae.report.labels import FIGURES, STATED
 from argmax_vae.report.publish import publisher
 from argmax_vae.runs.directory import ENDED, RunDirectory
@@ -69,6 +69,7 @@ def launch(config_name: str, overrides: list[str], multirun: bool, dry_run: bool
     if dry_run:
         for cell in found:
             print(describe(cell))
+        tell_time(found)
         return DONE
     code = launch_cells(overrides, found)
     for cell in found:
@@ -257,10 +258,25 @@ def reproduce(table: str, overrides: list[str], dry_run: bool, train_only: bool 
     lines = selected(table, overrides)
     if not dry_run:
         return reproduce_selected(lines, overrides, train_only)
-    for _, _, found in lines:
-        for cell in found:
-            print(describe(cell), flush=True)
+    found = [cell for _, _, each in lines for cell in each]
+    for cell in found:
+        print(describe(cell), flush=True)
+    tell_time(found)
     return DONE
+
+
+def tell_time(found: list[Cell]) -> None:
+    """Say how long the cells that have not ended will take, as far as rows of record tell."""
+    cells = [
+        durations.Ahead(
+            (cell.config.data.name, cell.config.model.name, cell.config.model.latents, cell.config.estimator.name),
+            cell.config.trainer.epochs,
+        )
+        for cell in found
+        if not cell.run.has_ended
+    ]
+    for line in durations.expected(cells, Path(found[0].config.paths.results)):
+        print(f"argmax-vae: {line}", file=sys.stderr)
 
 
 def reproduce_selected(lines: list[Selection], overrides: list[str], train_only: bool) -> int:
