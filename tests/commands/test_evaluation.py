@@ -73,6 +73,9 @@ def test_what_is_no_finished_run_is_named(run: RunDirectory, tmp_path: Path) -> 
     with pytest.raises(UsageError, match=r"no config\.yaml"):
         evaluate_run(tmp_path, [])
     (tmp_path / "config.yaml").write_text((run.path / "config.yaml").read_text())
+    with pytest.raises(UsageError, match=r"provenance\.json is missing"):
+        evaluate_run(tmp_path, [])
+    shutil.copy(run.path / "provenance.json", tmp_path)
     with pytest.raises(UsageError, match=r"best\.ckpt does not exist"):
         evaluate_run(tmp_path, [])
     (tmp_path / "best.ckpt").write_bytes((run.path / "best.ckpt").read_bytes()[:1000])
@@ -83,7 +86,8 @@ def test_what_is_no_finished_run_is_named(run: RunDirectory, tmp_path: Path) -> 
 def test_networks_of_another_configuration_are_refused(run: RunDirectory, tmp_path: Path) -> None:
     text = (run.path / "config.yaml").read_text().replace("learning_rate: 0.001", "learning_rate: 0.002")
     (tmp_path / "config.yaml").write_text(text)
-    (tmp_path / "best.ckpt").write_bytes((run.path / "best.ckpt").read_bytes())
+    for name in ("provenance.json", "best.ckpt"):
+        shutil.copy(run.path / name, tmp_path)
     with pytest.raises(UsageError, match="another configuration"):
         evaluate_run(tmp_path, [])
 

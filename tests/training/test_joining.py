@@ -81,7 +81,7 @@ def test_a_joined_run_is_done_when_its_tracker_has_it(tmp_path: Path, monkeypatc
     for given in ("seeds=[0]", "seeds=[1]"):
         train(tmp_path, given, *few)
     with monkeypatch.context() as context:
-        context.setattr(fit, "track_joined", die)
+        context.setattr(fit, "track_from_files", die)
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path, "seeds=[0,1]", *few)
     assert not RunDirectory.of(cell(tmp_path, "seeds=[0,1]", *few).plain).has_ended
