@@ -122,6 +122,13 @@ def test_comparison_with_the_best_by_hand() -> None:
     assert r"\textbf{101.00" in render("figure2", build("figure2", pd.DataFrame(rows), PAPER), "tex")
 
 
+def test_rows_of_other_data_are_not_compared_with_what_is_published() -> None:
+    frames = [build("figure2", pd.DataFrame(example()).assign(data=data), PAPER) for data in ("mnist", "digits")]
+    mnist, digits = (frame[frame["seeds"] > 0] for frame in frames)
+    assert mnist["paper"].notna().sum() == 3
+    assert digits[["paper", "difference"]].isna().all(axis=None)
+
+
 def test_unpublished_one_seed_and_not_run_cells() -> None:
     table = build("figure2", pd.DataFrame(example()), PAPER)
     exact, rebar = table.iloc[0], table.iloc[4]

@@ -31,6 +31,8 @@ MISSING, BEST = "–", "best"
 LEVEL, MARK = 0.05, "†"
 """Below which corrected p-value a difference is marked, and how."""
 
+PUBLISHED_DATA = "mnist"
+"""The data set that the published bounds are of."""
 _KEY = ["n", "k", "estimator"]
 _CELL = [*_KEY, "protocol"]
 _NUMBERS = ["n", "k", "seed", "epochs", "samples"]
@@ -134,18 +136,17 @@ def _compare(rows: list[dict[str, Any]], kinds: dict[str, tuple[str, list[pd.Ser
 def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame, curves: pd.DataFrame | None = None) -> pd.DataFrame:
     """One row per (n, k, protocol, estimator), in the paper's order of sizes.
 
-    Columns: ``n, k, protocol, estimator, kl, schedule``; the mean ``test_bound`` of the seeds that are done
-    and the ``half_width`` of its 95 % interval (nats); the numbers of ``seeds`` done, ``diverged`` and
-    ``failed``; the published value ``paper`` and ``difference`` = ours - paper (nats); how far the row is
+    Columns: ``n, k, protocol, estimator, kl, schedule``; the mean ``test_bound`` of the seeds that are done and the
+    ``half_width`` of its 95 % interval (nats); the numbers of ``seeds`` done, ``diverged`` and ``failed``; on
+    PUBLISHED_DATA the published value ``paper`` and ``difference`` = ours - paper (nats); how far the row is
     ``behind`` the best of its size, protocol and number of epochs on paired seeds, with its ``behind_half_width``
     (nats), ``behind_p`` of the paired t test after Holm's correction for all comparisons of the table, and
     ``behind_p_sign_flip`` without correction, and whether it is itself the ``best`` and every such p-value is below
-    LEVEL; ``epochs``; the mean
-    ``test_kl`` (nats) and ``test_codes_in_use`` (values per latent); and where the row comes from:
-    ``samples`` (hard samples per image, 0 for the exact expectation), ``data``, ``binarization``, ``model``,
-    ``device``, ``version``, ``torch``, ``commit``. What is unknown is NaN or empty. A published cell without
-    any run is a row of zero seeds. A table that also compares at equal decoder evaluations has the columns of
-    :func:`argmax_vae.report.budgets.at_equal_evaluations` and of that comparison, with the prefix ``budget_``.
+    LEVEL; ``epochs``; the mean ``test_kl`` (nats) and ``test_codes_in_use`` (values per latent); and where the row
+    comes from: ``samples`` (hard samples per image, 0 for the exact expectation), ``data``, ``binarization``,
+    ``model``, ``device``, ``version``, ``torch``, ``commit``. What is unknown is NaN or empty. A published cell
+    without any run is a row of zero seeds. A table that also compares at equal decoder evaluations has the columns
+    of :func:`argmax_vae.report.budgets.at_equal_evaluations` and of that comparison, with the prefix ``budget_``.
 
     Args:
         name: key of :data:`TABLES`.
@@ -177,7 +178,8 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame, curves: pd.DataFra
     empty = dict.fromkeys(("protocol", "kl", "schedule", *_ORIGIN), "") | dict.fromkeys(_COUNTS, 0)
     rows += [dict(zip(_KEY, key, strict=True)) | empty for key in published if key not in reproduced]
     for row in rows:
-        row["paper"] = published.get(tuple(row[key] for key in _KEY), math.nan)
+        known = published if row["data"] in ("", PUBLISHED_DATA) else {}
+        row["paper"] = known.get(tuple(row[key] for key in _KEY), math.nan)
 
     def order(row: Any) -> tuple:
         size = (int(row["n"]), int(row["k"]))
