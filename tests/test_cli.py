@@ -282,7 +282,7 @@ def test_the_home_directory_is_what_a_tilde_says(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("HOME", str(empty_directory))
     (cell,) = compose.cells("train", [*TINY, "paths.runs='~/r/'", "paths.data='~/d'"])
     paths = {"data": f"{empty_directory}/d", "runs": f"{empty_directory}/r", "results": "results"}
-    assert cell.plain["paths"] == vars(cell.config.paths) == paths
+    assert cell.config_dict["paths"] == vars(cell.config.paths) == paths
     assert cell.run.path.parent == empty_directory / "r"
 
 
@@ -379,7 +379,7 @@ def test_cfg_prints_the_composed_configuration(capsys: pytest.CaptureFixture[str
     assert main(["train", "--cfg", "job", *TINY]) == 0
     printed = yaml.safe_load(capsys.readouterr().out)
     (cell,) = compose.cells("train", list(TINY))
-    assert printed == cell.plain
+    assert printed == cell.config_dict
     assert list(empty_directory.iterdir()) == []
 
 

@@ -93,7 +93,7 @@ def test_training_without_a_reader_is_done(tmp_path: Path, command: list[str]) -
     arguments = [*command, "train", *TINY, f"paths.runs={tmp_path}", "estimator=gumbel_softmax"]
     found = shell('"$@" 2>&1 >/dev/full | true', arguments, PYTHONIOENCODING="ascii")
     assert (found.returncode, found.stderr) == (0, b"")
-    run = RunDirectory.of(cell(tmp_path, "estimator=gumbel_softmax").plain)
+    run = RunDirectory.of(cell(tmp_path, "estimator=gumbel_softmax").config_dict)
     assert run.has_ended
     assert list(run.seeds()["status"]) == ["done"]
 

@@ -89,12 +89,12 @@ def test_exact_does_not_apply_beyond_its_limit() -> None:
 def test_overhead_is_what_is_neither_step_nor_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 400 images; a tracker that sleeps is seen, and the share stays between nothing and everything."""
     monkeypatch.setattr(overhead, "SMALLEST", (*overhead.SMALLEST, "runtime.compile=false"))
-    plain = overhead.measure("none", 10, images=400)
-    assert 0 < plain["overhead_percent"] < 100
+    bare = overhead.measure("none", 10, images=400)
+    assert 0 < bare["overhead_percent"] < 100
 
     class Slow(trackers.NoTracker):
         def log(self, rows: object) -> None:
-            time.sleep(2 * plain["seconds"])
+            time.sleep(2 * bare["seconds"])
 
     monkeypatch.setitem(trackers.TRACKERS, "none", Slow)
     assert overhead.measure("none", 10, images=400)["overhead_percent"] > 50

@@ -20,13 +20,15 @@ CHOICES = {"table": "t", "protocol": "", "estimator": "direct", "data": "mnist",
 PLAIN = {"optim": {"learning_rate": 0.1}, "trainer": {"epochs": 10}, "seeds": [0, 1]}
 
 
-def entry(value: float = 1.0, plain: dict[str, Any] | None = None, lost: tuple[int, ...] = (), **choices: Any) -> Entry:
+def entry(
+    value: float = 1.0, config_dict: dict[str, Any] | None = None, lost: tuple[int, ...] = (), **choices: Any
+) -> Entry:
     """A run's rows, with test bounds that start at a value; `lost` seeds diverged in the third epoch."""
-    plain = {**PLAIN, **choices, **(plain or {})}
-    name = choices.pop("run", identity(plain))
-    shared = {**CHOICES, "run": name, **choices, "config_hash": identity(plain)}
-    rate = {"learning_rate": plain["optim"]["learning_rate"]}
-    epochs = plain["trainer"]["epochs"]
+    config_dict = {**PLAIN, **choices, **(config_dict or {})}
+    name = choices.pop("run", identity(config_dict))
+    shared = {**CHOICES, "run": name, **choices, "config_hash": identity(config_dict)}
+    rate = {"learning_rate": config_dict["optim"]["learning_rate"]}
+    epochs = config_dict["trainer"]["epochs"]
     rows = [
         {
             **shared,
@@ -36,10 +38,12 @@ def entry(value: float = 1.0, plain: dict[str, Any] | None = None, lost: tuple[i
             "epochs": 3 if seed in lost else epochs,
             "test_bound": float("nan") if seed in lost else value + seed,
         }
-        for seed in plain["seeds"]
+        for seed in config_dict["seeds"]
     ]
-    points = [{**shared, "seed": seed, "epoch": epochs, "test_bound": value} for seed in plain["seeds"]]
-    return Entry(plain, pd.DataFrame(rows), pd.DataFrame(points).drop(columns=["data", "config_hash", "learning_rate"]))
+    points = [{**shared, "seed": seed, "epoch": epochs, "test_bound": value} for seed in config_dict["seeds"]]
+    return Entry(
+        config_dict, pd.DataFrame(rows), pd.DataFrame(points).drop(columns=["data", "config_hash", "learning_rate"])
+    )
 
 
 def stored(results: Path, name: str = "runs.csv") -> pd.DataFrame:
@@ -54,7 +58,7 @@ def test_rows_of_record_hold_choices_numbers_and_origin(tmp_path: Path) -> None:
     assert len(record) == 2
     pd.testing.assert_frame_equal(record[list(seeds.columns)], seeds)
     first = record.iloc[0]
-    plain = run.config()
+    config_dict = run.config()
     assert (first["table"], first["protocol"], first["run"]) == ("figure2", "as written", run.path.name)
     assert (first["latents"], first["estimator"], first["kl"], first["data"]) == (
         "3x4",
@@ -62,9 +66,9 @@ def test_rows_of_record_hold_choices_numbers_and_origin(tmp_path: Path) -> None:
         "analytic",
         "digits",
     )
-    assert first["config_hash"] == identity(plain)
+    assert first["config_hash"] == identity(config_dict)
     assert first["commit"] == provenance.commit()[0]
-    assert first["samples"] == plain["trainer"]["final_samples"]
+    assert first["samples"] == config_dict["trainer"]["final_samples"]
 
     curves = records.curves(run, "figure2", "as written")
     assert list(curves["seed"]) == [2, 3, 2, 3]
@@ -92,7 +96,7 @@ def test_new_columns_are_added_behind_those_that_are_there(tmp_path: Path) -> No
     merge([entry(n=1)], tmp_path)
     before = stored(tmp_path)
     one = entry(n=2)
-    merge([Entry(one.plain, one.rows.assign(new="3, 4"), one.curves)], tmp_path)
+    merge([Entry(one.config_dict, one.rows.assign(new="3, 4"), one.curves)], tmp_path)
     after = stored(tmp_path)
     assert list(after.columns) == [*before.columns, "new"]
     assert list(after["new"]) == ["", "", "3, 4", "3, 4"]
@@ -128,8 +132,8 @@ def test_which_rows_replace_which(
     """A run that diverged replaces none that finished, other configurations are told, longer runs need no word."""
 
     def made(value: float, changes: dict[str, Any]) -> Entry:
-        plain = {key: changes[key] for key in changes if key != "lost"}
-        return entry(value, plain, changes.get("lost", ()))
+        config_dict = {key: changes[key] for key in changes if key != "lost"}
+        return entry(value, config_dict, changes.get("lost", ()))
 
     first, second = made(1, before), made(2, now)
     merge([first], tmp_path)

@@ -141,7 +141,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
 
     def outcome(cell: Any, metric: str) -> dict[str, Any]:
-        asked.append(run_name(cell.plain))
+        asked.append(run_name(cell.config_dict))
         score = cell.config.trainer.batch + 10.0 * (cell.config.estimator.name == "exact")
         return {"score": score, "seeds": 1, "epochs": 1, "run": asked[-1], "commit": ""}
 

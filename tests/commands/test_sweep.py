@@ -311,7 +311,7 @@ def test_cells_that_need_something_else_are_checked_too(
 def test_a_cell_that_is_done_is_not_checked_in_place_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = found = compose.cells("train", [*TINY, "optim.learning_rate=0.1,0.2"])
     run = first.run
-    run.start(first.plain)
+    run.start(first.config_dict)
     (run.path / "done.json").write_text('{"status": "done"}')
     seen: list[Config] = []
     monkeypatch.setattr(prerequisites, "prerequisites", seen.append)

@@ -12,7 +12,7 @@ from argmax_vae.commands.sweep import require_one_run
 from argmax_vae.config import compose
 from argmax_vae.config.compose import cells, leaves
 from argmax_vae.config.options import groups, primary_configs, split_rows
-from argmax_vae.config.stored import from_plain
+from argmax_vae.config.stored import config_of_dict
 from argmax_vae.data.binarization import BINARIZATIONS
 from argmax_vae.data.datasets import DATASETS
 from argmax_vae.errors import UsageError
@@ -60,8 +60,8 @@ def test_an_option_carries_the_name_of_its_file(group: str) -> None:
     for option in groups()[group]:
         key = "estimator.epsilon" if group == "schedule" else group
         choice = f"schedule@{key}={option}" if group == "schedule" else f"{group}={option}"
-        plain = one(choice, *COMPANIONS.get((group, option), [])).plain
-        section = plain["estimator"]["epsilon"] if group == "schedule" else plain[group]
+        config_dict = one(choice, *COMPANIONS.get((group, option), [])).config_dict
+        section = config_dict["estimator"]["epsilon"] if group == "schedule" else config_dict[group]
         assert section["name"] == VARIANTS.get(option, option)
 
 
@@ -69,9 +69,9 @@ def test_an_option_carries_the_name_of_its_file(group: str) -> None:
 def test_every_option_composes_and_survives_storage(group: str, option: str) -> None:
     choice = "schedule@estimator.epsilon" if group == "schedule" else group
     cell = one(f"{choice}={option}", *COMPANIONS.get((group, option), []))
-    stored = yaml.safe_load(yaml.safe_dump(cell.plain, allow_unicode=True))
-    assert stored == cell.plain
-    assert from_plain(stored) == cell.config
+    stored = yaml.safe_load(yaml.safe_dump(cell.config_dict, allow_unicode=True))
+    assert stored == cell.config_dict
+    assert config_of_dict(stored) == cell.config
 
 
 @pytest.mark.parametrize("binarization", BINARIZATIONS)
@@ -98,7 +98,7 @@ def test_every_primary_config_expands_to_distinct_runs_whose_names_stay(name: st
     expected = math.prod(len(row.partition("=")[2].split(",")) for row in rows if "[" not in row)
     found = cells(name, [])
     assert len(found) == expected
-    names = [run_name(cell.plain) for cell in found]
+    names = [run_name(cell.config_dict) for cell in found]
     assert len(set(names)) == expected
     assert [f"{name} {run}" for run in names] == [line for line in RUN_NAMES if line.split()[0] == name]
     assert name == "train" or all(cell.config.table for cell in found)
@@ -130,7 +130,7 @@ def test_an_experiment_composes_with_every_estimator_and_schedule_that_fit(exper
         assert LIMITED[estimator] in str(error)
         return
     assert (cell.config.estimator.name, cell.config.protocol != "") == (estimator, True)
-    assert one(f"experiment={experiment}_{estimator}", *words[2:]).plain == cell.plain
+    assert one(f"experiment={experiment}_{estimator}", *words[2:]).config_dict == cell.config_dict
     for name in schedules:
         words = [word for word in words if not word.startswith(f"estimator.{name}.")]
         other = one(*words, f"schedule@estimator.{name}=linear")
@@ -165,9 +165,9 @@ def test_an_override_replaces_a_swept_value() -> None:
     assert {cell.config.trainer.epochs for cell in found} == {10}
 
 
-def changed(plain: dict, key: str) -> dict:
+def changed(config_dict: dict, key: str) -> dict:
     """A copy with another value at a dotted key."""
-    other = copy.deepcopy(plain)
+    other = copy.deepcopy(config_dict)
     *path, last = key.split(".")
     section = other
     for part in path:
@@ -178,43 +178,45 @@ def changed(plain: dict, key: str) -> dict:
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_identity_changes_with_every_key_but_labels_places_and_machine(estimator: str) -> None:
-    plain = one(f"estimator={estimator}", *COMPANIONS.get(("estimator", estimator), [])).plain
-    for key in sorted(leaves(plain)):
+    config_dict = one(f"estimator={estimator}", *COMPANIONS.get(("estimator", estimator), [])).config_dict
+    for key in sorted(leaves(config_dict)):
         section = key.split(".", 1)[0]
-        differs = identity(changed(plain, key)) != identity(plain)
+        differs = identity(changed(config_dict, key)) != identity(config_dict)
         decides = key in ("supervision.training", "runtime.precision")
         assert differs == (section not in (*NOT_IDENTITY, "supervision") or decides), key
 
 
 def test_supervision_is_a_part_of_identity_where_there_is_some() -> None:
-    plain = one("model=mixture", "supervision=joint").plain
-    for key in plain["supervision"]:
-        assert identity(changed(plain, f"supervision.{key}")) != identity(plain), key
+    config_dict = one("model=mixture", "supervision=joint").config_dict
+    for key in config_dict["supervision"]:
+        assert identity(changed(config_dict, f"supervision.{key}")) != identity(config_dict), key
 
 
 def test_labels_places_and_machine_are_no_part_of_identity() -> None:
     overrides = ["table=x", "protocol=y", "paths.runs=z", "runtime.chunk=7", "tracker=none"]
-    assert identity(one(*overrides).plain) == identity(one().plain)
+    assert identity(one(*overrides).config_dict) == identity(one().config_dict)
 
 
 def test_identity_does_not_depend_on_the_spelling_of_a_number() -> None:
-    assert identity(one("optim.learning_rate=0.0010").plain) == identity(one("optim.learning_rate=1e-3").plain)
+    assert identity(one("optim.learning_rate=0.0010").config_dict) == identity(
+        one("optim.learning_rate=1e-3").config_dict
+    )
 
 
 def test_a_stored_configuration_of_another_version_is_refused() -> None:
-    plain = one("data=digits").plain
+    config_dict = one("data=digits").config_dict
     for section, key in (("trainer", "epochs"), ("estimator", "epsilon")):
-        without = copy.deepcopy(plain)
+        without = copy.deepcopy(config_dict)
         del without[section][key]
-        extra = copy.deepcopy(plain)
+        extra = copy.deepcopy(config_dict)
         extra[section]["novelty"] = 1
         with pytest.raises(UsageError, match="novelty"):
-            from_plain(extra)
-        assert set(without[section]) < set(plain[section])
+            config_of_dict(extra)
+        assert set(without[section]) < set(config_dict[section])
     with pytest.raises(UsageError, match="does not fit this version"):
-        from_plain({key: value for key, value in plain.items() if key != "data"})
+        config_of_dict({key: value for key, value in config_dict.items() if key != "data"})
     with pytest.raises(UsageError, match=r"trainer\.epochs=0 must be at least 1"):
-        from_plain({**plain, "trainer": {**plain["trainer"], "epochs": 0}})
+        config_of_dict({**config_dict, "trainer": {**config_dict["trainer"], "epochs": 0}})
 
 
 def test_the_data_directory_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

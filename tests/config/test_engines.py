@@ -64,8 +64,8 @@ def test_every_engine_composes_and_is_no_part_of_the_identity(engine: str) -> No
     needs(launchers.PLUGINS[launchers.EXTRAS[engine]])
     (here,) = compose.cells("train", [*TINY])
     (there,) = compose.cells("train", [*TINY, f"hydra/launcher={engine}"])
-    assert run_name(here.plain) == run_name(there.plain)
-    assert here.plain == there.plain
+    assert run_name(here.config_dict) == run_name(there.config_dict)
+    assert here.config_dict == there.config_dict
     with initialize_config_dir(str(options.config_directory()), version_base="1.3"):
         hydra = hydra_compose("train", [*TINY, f"hydra/launcher={engine}"], return_hydra_config=True).hydra
     assert hydra.launcher._target_.startswith("hydra_plugins.")

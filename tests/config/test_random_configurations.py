@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from argmax_vae.config.compose import Composer, cells, register
 from argmax_vae.config.options import all_keys, config_directory, groups, schedule_fields
-from argmax_vae.config.stored import from_plain, leaves, text
+from argmax_vae.config.stored import config_of_dict, leaves, text
 from argmax_vae.errors import UsageError
 from argmax_vae.runs.directory import run_name
 
@@ -56,15 +56,15 @@ GROUPS = groups()
 
 
 @cache
-def plain(base: tuple[str, ...]) -> list[tuple[str, object]]:
+def known(base: tuple[str, ...]) -> list[tuple[str, object]]:
     """The keys and values of the configuration that these choices select, names of options left out."""
     (cell,) = cells("train", list(base))
-    return [(key, value) for key, value in leaves(cell.plain) if not key.endswith("name")]
+    return [(key, value) for key, value in leaves(cell.config_dict) if not key.endswith("name")]
 
 
 def sensible(draw: random.Random, base: tuple[str, ...]) -> str:
     """A key that the configuration has, with a value of its kind."""
-    key, value = draw.choice(plain(base))
+    key, value = draw.choice(known(base))
     if isinstance(value, bool):
         value = not value
     elif isinstance(value, int | float):
@@ -110,8 +110,8 @@ def refusal(overrides: list[str]) -> str:
     except UsageError as refused:
         return str(refused)
     for cell in found:
-        assert from_plain(cell.plain) == cell.config
-        assert run_name(cell.plain)
+        assert config_of_dict(cell.config_dict) == cell.config
+        assert run_name(cell.config_dict)
     return ""
 
 

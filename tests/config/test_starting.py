@@ -44,47 +44,47 @@ def refused(*overrides: str, name: str = "train") -> str:
     return str(caught.value)
 
 
-def store(plain: dict, folder: str = "runs/some") -> Path:
+def store(config_dict: dict, folder: str = "runs/some") -> Path:
     """A run's `config.yaml`, as the run writes it."""
     path = Path(folder) / "config.yaml"
     path.parent.mkdir(parents=True)
-    path.write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    path.write_text(yaml.safe_dump(config_dict, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return path
 
 
 @pytest.mark.parametrize("chosen", RUNS)
 def test_what_a_run_says_of_itself_can_be_trained_again(chosen: str) -> None:
     cell = one(*RUNS[chosen])
-    path = store(cell.plain)
+    path = store(cell.config_dict)
     again = one(name=str(path))
-    assert {**again.plain, "chosen": {}} == {**cell.plain, "chosen": {}}
-    assert run_name(again.plain) == run_name(cell.plain)
-    assert one(name=str(path.parent)).plain == again.plain
-    assert one(f"hydra.searchpath=[{path.parent}]", name="config").plain == again.plain
+    assert {**again.config_dict, "chosen": {}} == {**cell.config_dict, "chosen": {}}
+    assert run_name(again.config_dict) == run_name(cell.config_dict)
+    assert one(name=str(path.parent)).config_dict == again.config_dict
+    assert one(f"hydra.searchpath=[{path.parent}]", name="config").config_dict == again.config_dict
 
 
 def test_a_run_is_started_from_with_other_choices() -> None:
     schedule = ("schedule@estimator.temperature=exponential", "estimator.temperature.start=0.7")
-    path = str(store(one("estimator=gumbel_softmax", *schedule, "trainer.epochs=10").plain))
-    other = one("estimator=rebar", "trainer.batch=7", name=path).plain
-    assert other["estimator"] == one("estimator=rebar").plain["estimator"]
+    path = str(store(one("estimator=gumbel_softmax", *schedule, "trainer.epochs=10").config_dict))
+    other = one("estimator=rebar", "trainer.batch=7", name=path).config_dict
+    assert other["estimator"] == one("estimator=rebar").config_dict["estimator"]
     assert (other["trainer"]["epochs"], other["trainer"]["batch"]) == (10, 7)
-    constant = one("schedule@estimator.temperature=constant", name=path).plain["estimator"]
+    constant = one("schedule@estimator.temperature=constant", name=path).config_dict["estimator"]
     assert constant["temperature"] == {"name": "constant", "value": 0.1}
     swept = cells(path, ["model.latents=2x2,3x3", "estimator.temperature.start=0.9"])
-    assert [cell.plain["model"]["latents"] for cell in swept] == ["2x2", "3x3"]
-    assert {cell.plain["estimator"]["temperature"]["start"] for cell in swept} == {0.9}
+    assert [cell.config_dict["model"]["latents"] for cell in swept] == ["2x2", "3x3"]
+    assert {cell.config_dict["estimator"]["temperature"]["start"] for cell in swept} == {0.9}
     assert "experiment=NAME cannot be added" in refused("experiment=written_direct", name=path)
     assert "belongs to another option" in refused("estimator.samples=2", "estimator=rebar", name=path)
 
 
 def test_a_run_of_an_earlier_version_is_started_from_with_defaults() -> None:
-    plain = one("data=digits").plain
-    del plain["laboratory"], plain["supervision"]
-    path = str(store(plain))
-    assert one(name=path).plain == one("data=digits").plain
-    plain["trainer"]["novelty"] = 1
-    assert "unknown key 'trainer.novelty'" in refused(name=str(store(plain, "runs/other")))
+    config_dict = one("data=digits").config_dict
+    del config_dict["laboratory"], config_dict["supervision"]
+    path = str(store(config_dict))
+    assert one(name=path).config_dict == one("data=digits").config_dict
+    config_dict["trainer"]["novelty"] = 1
+    assert "unknown key 'trainer.novelty'" in refused(name=str(store(config_dict, "runs/other")))
 
 
 def test_training_again_from_a_runs_own_file_gives_the_same_numbers(capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,7 +125,7 @@ def test_a_directory_of_the_users_own_has_further_configs_and_options(capsys: py
     assert one(given, "experiment=short").config.trainer.epochs == 10
     cell = one(given, "experiment=short", name="mine")
     assert (cell.config.seeds, cell.config.data.name, cell.config.trainer.epochs) == ([7], "digits", 10)
-    assert one("experiment=short", name=str(folder / "mine.yaml")).plain == cell.plain
+    assert one("experiment=short", name=str(folder / "mine.yaml")).config_dict == cell.config_dict
     assert "experiment=shorter: no such option; did you mean 'short'?" in refused(given, "experiment=shorter")
     assert "mine" in refused(given, name="min")
     (folder / "runtime").mkdir()
@@ -197,7 +197,7 @@ def test_one_line_says_what_is_wrong_and_what_to_do(overrides: str, parts: list[
 
 
 def test_no_experiment_is_the_default() -> None:
-    assert one("experiment=null").plain == one().plain
+    assert one("experiment=null").config_dict == one().config_dict
     found = cells("train", ["experiment=null,written_direct"])
     assert [cell.config.protocol for cell in found] == ["", "as written"]
 

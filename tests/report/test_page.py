@@ -102,9 +102,18 @@ def results(tmp_path: Path) -> Path:
 def make_run(path: Path, done: bool = True, **provenance) -> Path:
     """A run's directory; the second of its three seeds diverged."""
     path.mkdir(parents=True)
-    plain = {"model": {"latents": "20x2"}, "estimator": {"name": "direct", "epsilon": {"name": "constant", "value": 1}}}
-    plain |= {"trainer": {"epochs": 7}, "seeds": [0, 1, 2], "paths": {"data": "/home"}, "table": NASTY, "protocol": ""}
-    (path / "config.yaml").write_text(yaml.safe_dump(plain))
+    stored = {
+        "model": {"latents": "20x2"},
+        "estimator": {"name": "direct", "epsilon": {"name": "constant", "value": 1}},
+    }
+    stored |= {
+        "trainer": {"epochs": 7},
+        "seeds": [0, 1, 2],
+        "paths": {"data": "/home"},
+        "table": NASTY,
+        "protocol": "",
+    }
+    (path / "config.yaml").write_text(yaml.safe_dump(stored))
     origin = {"commit": "0123456789ab", "dirty": True, "version": "0.1.0", "packages": {"torch": "2.11"}}
     (path / "provenance.json").write_text(json.dumps(origin | provenance))
     for name, grey in (("samples.png", 10), ("reconstructions.png", 200)):
@@ -273,8 +282,8 @@ def test_runs_have_numbers_choices_and_origin(tmp_path: Path) -> None:
 
 def test_a_run_that_has_barely_begun_is_listed(tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
-    plain = {"data": {"name": "digits"}, "model": {}, "estimator": {}, "trainer": {}, "seeds": []}
-    (tmp_path / "new" / "config.yaml").write_text(yaml.safe_dump(plain))
+    stored = {"data": {"name": "digits"}, "model": {}, "estimator": {}, "trainer": {}, "seeds": []}
+    (tmp_path / "new" / "config.yaml").write_text(yaml.safe_dump(stored))
     (run,) = (runs.read(run, {}) for run in scan(tmp_path))
     expected = ["–", "interrupted", "0 of 0", *["–"] * 3, "new"]
     assert (list(run.row.values()), run.metrics, run.origin) == (expected, {}, {})
@@ -284,10 +293,10 @@ def test_a_run_that_has_barely_begun_is_listed(tmp_path: Path) -> None:
 def with_curve(path: Path, estimator: str, epsilon: float, bounds: list[float]) -> Path:
     """A run with this choice and these test bounds at its epochs, for each of its seeds."""
     make_run(path)
-    plain = yaml.safe_load((path / "config.yaml").read_text())
-    plain |= {"data": {"name": "digits"}}
-    plain["estimator"] = {"name": estimator, "epsilon": {"name": "constant", "value": epsilon}}
-    (path / "config.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
+    stored = yaml.safe_load((path / "config.yaml").read_text())
+    stored |= {"data": {"name": "digits"}}
+    stored["estimator"] = {"name": estimator, "epsilon": {"name": "constant", "value": epsilon}}
+    (path / "config.yaml").write_text(yaml.safe_dump(stored, sort_keys=False))
     rows = [(epoch, seed, bound + seed) for epoch, bound in enumerate(bounds, 1) for seed in (0, 1, 2)]
     pd.DataFrame(rows, columns=["epoch", "seed", "test_bound"]).to_csv(path / "metrics.csv", index=False)
     return path

@@ -21,27 +21,27 @@ from helpers import cell
 
 
 def test_identity_is_a_hash_of_what_decides_the_numbers() -> None:
-    plain = {"seeds": [0], "data": {"b": 1, "a": 0.1}, "runtime": {"device": "cpu"}, "table": "x"}
+    config_dict = {"seeds": [0], "data": {"b": 1, "a": 0.1}, "runtime": {"device": "cpu"}, "table": "x"}
     text = '{"data": {"a": 0.1, "b": 1}, "seeds": [0]}'
-    assert identity(plain) == hashlib.sha256(text.encode()).hexdigest()[:10]
+    assert identity(config_dict) == hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def test_a_run_is_named_by_its_choices_and_identity(tmp_path: Path) -> None:
-    plain = cell(tmp_path).plain
-    assert run_name(plain) == f"digits-linear-3x4-direct-kl_analytic-{identity(plain)}"
-    assert RunDirectory.of(plain).path == tmp_path / run_name(plain)
-    assert RunDirectory.of(plain).status == "missing"
+    config_dict = cell(tmp_path).config_dict
+    assert run_name(config_dict) == f"digits-linear-3x4-direct-kl_analytic-{identity(config_dict)}"
+    assert RunDirectory.of(config_dict).path == tmp_path / run_name(config_dict)
+    assert RunDirectory.of(config_dict).status == "missing"
 
 
 def test_states_follow_each_other(tmp_path: Path) -> None:
-    plain = cell(tmp_path).plain
-    run = RunDirectory.of(plain)
-    run.start(plain)
+    config_dict = cell(tmp_path).config_dict
+    run = RunDirectory.of(config_dict)
+    run.start(config_dict)
     assert run.status == "interrupted"
-    assert run.config() == plain
+    assert run.config() == config_dict
     run.fail("Traceback\n  line\nValueError: too bad\n")
     assert (run.status, run.reason) == ("failed", "ValueError: too bad")
-    run.start(plain)
+    run.start(config_dict)
     assert (run.status, run.reason) == ("interrupted", "")
     for marker in ("", "{", "{}", '"done"', '{"status": "else"}'):
         write_text(run.path / "done.json", marker)

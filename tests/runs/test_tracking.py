@@ -239,8 +239,8 @@ def test_wandb_mirrors_a_run_offline(tmp_path: Path) -> None:
     assert start.run_id == run.path.name.rsplit("-", 1)[1]
     assert "digits" in start.tags
     config = {item.key: json.loads(item.value_json) for item in start.config.update}
-    plain = run.config()
-    assert config["model"] == plain["model"]
+    config_dict = run.config()
+    assert config["model"] == config_dict["model"]
     assert config["seeds"] == [4, 6]
     assert not {"laboratory", "paths", "tracker"} & set(config)
     assert start.display_name == "3x4 direct, ε = 0.1, KL analytic"
@@ -388,7 +388,7 @@ def test_on_every_path_the_whole_history_is_tracked_once(
 ) -> None:
     """Failed, interrupted between checkpoints, finished, continued with more epochs, joined with more seeds."""
     overrides = (f"tracker={name}", "trainer.epochs=3", "seeds=[0]", "runtime.checkpoint_every=2")
-    run = RunDirectory.of(cell(tmp_path, *overrides).plain)
+    run = RunDirectory.of(cell(tmp_path, *overrides).config_dict)
     with monkeypatch.context() as broken:
         raise_after(broken, 1, RuntimeError("node lost"))
         train(tmp_path, *overrides)
@@ -432,8 +432,8 @@ def test_a_finished_run_is_recorded_for_wandb_from_its_files(
 
 
 def test_a_run_that_is_not_finished_is_not_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = RunDirectory.of(cell(tmp_path).plain)
-    run.start(cell(tmp_path).plain)
+    run = RunDirectory.of(cell(tmp_path).config_dict)
+    run.start(cell(tmp_path).config_dict)
     assert main(["sync", str(run.path), "--dry-run"]) == 2
     assert f"{run.path} is interrupted, not done" in capsys.readouterr().err
     assert not (run.path / "wandb").exists()
@@ -550,10 +550,10 @@ def test_a_server_that_fails_later_is_left_for_offline(
 
 def test_wandb_is_named_by_the_configuration_then_the_environment_then_us() -> None:
     ours = {"name": "20x2 direct", "group": "figure2"}
-    plain = trackers.TrackerConfig(name="wandb")
-    assert wandb_access.naming(plain, {}, **ours) == {"project": "argmax-vae", **ours}
+    config_dict = trackers.TrackerConfig(name="wandb")
+    assert wandb_access.naming(config_dict, {}, **ours) == {"project": "argmax-vae", **ours}
     environment = {"WANDB_PROJECT": "theirs", "WANDB_RUN_GROUP": "group", "WANDB_NAME": "name", "WANDB_ENTITY": "lab"}
-    assert wandb_access.naming(plain, environment, **ours) == {}
+    assert wandb_access.naming(config_dict, environment, **ours) == {}
     chosen = trackers.TrackerConfig(name="wandb", project="mine", entity="us", group="all", notes="why")
     assert wandb_access.naming(chosen, environment, **ours) == {
         "project": "mine",

@@ -152,7 +152,7 @@ def test_a_cpu_multiplies_in_no_tf32(tmp_path: Path) -> None:
 
 def test_the_precision_is_part_of_the_identity(tmp_path: Path) -> None:
     chosen = ("float32", "tf32", "bfloat16")
-    plains = [{**cell(tmp_path).plain, "runtime": {"precision": name}} for name in chosen]
+    plains = [{**cell(tmp_path).config_dict, "runtime": {"precision": name}} for name in chosen]
     assert len({identity(plain) for plain in plains}) == 3
     assert identity(plains[0]) == identity({**plains[0], "runtime": {}})
 

@@ -64,7 +64,7 @@ def test_the_last_whole_epoch_is_kept_and_said(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run = RunDirectory.of(cell(tmp_path, *OVERRIDES).plain)
+    run = RunDirectory.of(cell(tmp_path, *OVERRIDES).config_dict)
     with monkeypatch.context() as signalled:
         send_at(signalled, hook, epoch, sent)
         assert main(["train", *TINY, *OVERRIDES, f"paths.runs={tmp_path}"]) == 130

@@ -84,7 +84,7 @@ def test_a_joined_run_is_done_when_its_tracker_has_it(tmp_path: Path, monkeypatc
         context.setattr(fit, "track_from_files", die)
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path, "seeds=[0,1]", *few)
-    assert not RunDirectory.of(cell(tmp_path, "seeds=[0,1]", *few).plain).has_ended
+    assert not RunDirectory.of(cell(tmp_path, "seeds=[0,1]", *few).config_dict).has_ended
     run = train(tmp_path, "seeds=[0,1]", *few)
     assert (run.status, (run.path / "tracker.csv").exists()) == ("done", True)
 
@@ -106,7 +106,7 @@ def test_a_stopped_addition_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise_after(interrupted, 1, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path, "seeds=[0,1]")
-    assert RunDirectory.of(cell(tmp_path, "seeds=[0,1]").plain).status == "missing"
+    assert RunDirectory.of(cell(tmp_path, "seeds=[0,1]").config_dict).status == "missing"
     assert train(tmp_path, "seeds=[0,1]").has_ended
 
 

@@ -33,8 +33,8 @@ def beside(finished: RunDirectory, tmp_path: Path) -> RunDirectory:
 
 def used(runs: Path) -> tuple[RunDirectory | None, list[RunDirectory]]:
     """What a run with more epochs would go on from, and one with more seeds be joined of."""
-    longer = cell(runs, *MIXTURE, "seeds=[0]", "trainer.epochs=2").plain
-    more = cell(runs, *MIXTURE, "seeds=[1,0]").plain
+    longer = cell(runs, *MIXTURE, "seeds=[0]", "trainer.epochs=2").config_dict
+    more = cell(runs, *MIXTURE, "seeds=[1,0]").config_dict
     return start.find_shorter_run(longer, DIGEST), list(start.reusable_seeds(more, DIGEST).found)
 
 

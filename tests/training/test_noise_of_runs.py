@@ -99,7 +99,7 @@ def test_a_run_keeps_to_the_noise_that_it_began_with(tmp_path: Path, monkeypatch
         raise_after(context, 1, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path, *chosen)
-    run = RunDirectory.of(cell(tmp_path, *chosen).plain)
+    run = RunDirectory.of(cell(tmp_path, *chosen).config_dict)
     before = {path.name: path.read_bytes() for path in run.path.iterdir()}
     with pytest.raises(UsageError) as refused:
         train(tmp_path, *chosen, "runtime.noise=counter")
@@ -137,7 +137,7 @@ def test_runs_of_different_noise_are_not_joined(tmp_path: Path) -> None:
         train(tmp_path, given, "trainer.epochs=1", f"runtime.noise={noise}")
     with pytest.raises(UsageError, match=r"noise from a generator, .* from a counter: they cannot be one run; remove"):
         train(tmp_path, "seeds=[1,2,3]", "trainer.epochs=1")
-    assert not RunDirectory.of(cell(tmp_path, "seeds=[1,2,3]", "trainer.epochs=1").plain).path.exists()
+    assert not RunDirectory.of(cell(tmp_path, "seeds=[1,2,3]", "trainer.epochs=1").config_dict).path.exists()
 
 
 def test_noise_that_there_is_not(tmp_path: Path) -> None:

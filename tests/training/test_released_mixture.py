@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, leaky_relu, one_hot
 
 from argmax_vae.config.compose import Cell, cells
-from argmax_vae.config.stored import from_plain
+from argmax_vae.config.stored import config_of_dict
 from argmax_vae.data.datasets import load_dataset
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.objective.labels import labelled_config
@@ -76,7 +76,7 @@ def without(plain: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
 @pytest.mark.parametrize(("estimator", "name"), [("direct", "2dc8221dcb"), ("gumbel_softmax", "152818db64")])
 def test_runs_of_earlier_versions_keep_their_identity(estimator: str, name: str) -> None:
     """Rows of record with 50 labels: later keys at the values that stand for earlier versions are no part of it."""
-    plain = released(estimator, 50).plain
+    plain = released(estimator, 50).config_dict
     constant = {"direct": 0.1, "gumbel_softmax": 1.0}[estimator]
     plain["estimator"][SCHEDULED[estimator]] = {"name": "constant", "value": constant}
     plain["model"]["gaussian_kl"] = "selected"
@@ -87,7 +87,7 @@ def test_runs_of_earlier_versions_keep_their_identity(estimator: str, name: str)
         assert plain[section][inner] != value
         plain[section][inner] = value
     assert identity(plain) == name
-    config = from_plain(without(plain, LATER_KEYS))
+    config = config_of_dict(without(plain, LATER_KEYS))
     assert identity(without(plain, LATER_KEYS)) == name
     for key, value in LATER_KEYS.items():
         section, inner = key.split(".")

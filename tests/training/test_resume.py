@@ -33,7 +33,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, runs_directory: Path, epoch: in
         raise_after(context, epoch, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             train(runs_directory, *overrides)
-    return RunDirectory.of(cell(runs_directory, *overrides).plain)
+    return RunDirectory.of(cell(runs_directory, *overrides).config_dict)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
         "runtime.checkpoint_every=1",
         "runtime.chunk=1",
     )
-    killed = RunDirectory.of(cell(tmp_path / "killed", *overrides).plain)
+    killed = RunDirectory.of(cell(tmp_path / "killed", *overrides).config_dict)
     command = [
         sys.executable,
         "-m",
@@ -191,7 +191,7 @@ def test_the_clock_goes_on_after_a_stop(tmp_path: Path, monkeypatch: pytest.Monk
         raise_after(interrupted, 1, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path, *FOUR)
-    run = RunDirectory.of(cell(tmp_path, *FOUR).plain)
+    run = RunDirectory.of(cell(tmp_path, *FOUR).config_dict)
     content = checkpoints.load_checkpoint(run.checkpoint)
     content["seconds"] = 1000.0
     torch.save(content, run.checkpoint)
@@ -242,7 +242,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
 
 
 def test_a_checkpoint_of_another_configuration_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = RunDirectory.of(cell(tmp_path).plain)
+    run = RunDirectory.of(cell(tmp_path).config_dict)
     run.path.mkdir()
     for content in ({"identity": "0123456789"}, {}):
         torch.save(content, run.checkpoint)
@@ -262,7 +262,7 @@ def test_checkpoints_hold_plain_values_only(tmp_path: Path, monkeypatch: pytest.
         raise_after(interrupted, 1, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path, *FOUR)
-    run = RunDirectory.of(cell(tmp_path, *FOUR).plain)
+    run = RunDirectory.of(cell(tmp_path, *FOUR).config_dict)
     assert torch.load(run.checkpoint, weights_only=True)["identity"] == run.path.name.rsplit("-", 1)[1]
 
 
@@ -288,7 +288,7 @@ def test_a_process_that_dies_after_the_last_checkpoint_changes_no_row(
         context.setattr(fit, "seed_rows", raiser(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "parts", *FOUR)
-    parts = RunDirectory.of(cell(tmp_path / "parts", *FOUR).plain)
+    parts = RunDirectory.of(cell(tmp_path / "parts", *FOUR).config_dict)
     assert checkpoints.load_checkpoint(parts.checkpoint)["epoch"] == 3
     train(tmp_path / "parts", *FOUR)
     same_numbers(whole, parts)
@@ -307,7 +307,7 @@ def test_what_a_killed_process_left_is_gone_after_the_next_command(tmp_path: Pat
     """A checkpoint before the last beside a done marker, and half-written files, of a run that has ended or not."""
     ended = train(tmp_path, "seeds=[0]", "trainer.epochs=1")
     files = {path.name for path in ended.path.iterdir()}
-    begun = RunDirectory.of(cell(tmp_path, "seeds=[1]", "trainer.epochs=1").plain)
+    begun = RunDirectory.of(cell(tmp_path, "seeds=[1]", "trainer.epochs=1").config_dict)
     begun.path.mkdir()
     ended.previous.write_bytes(b"")
     for run in (ended, begun):

@@ -273,7 +273,7 @@ def test_a_finished_run_holds_these_files_and_is_left_alone(
     files += ["seeds.csv", "tracker.csv"]
     assert written == files, "done.json must be written after all others"
     assert sorted(entry.name for entry in run.path.iterdir()) == sorted([*files, "done.json"])
-    assert yaml.safe_load((run.path / "config.yaml").read_text()) == cell(tmp_path, "tracker=csv").plain
+    assert yaml.safe_load((run.path / "config.yaml").read_text()) == cell(tmp_path, "tracker=csv").config_dict
     assert "epoch 2/2" in capsys.readouterr().err
 
     before = {entry.name: entry.stat().st_mtime_ns for entry in run.path.iterdir()}

@@ -32,7 +32,7 @@ def run(given: argparse.Namespace) -> int:
     if runs:
         from argmax_vae.config.compose import cells
 
-        default = cells("train", [])[0].plain
+        default = cells("train", [])[0].config_dict
     output = given.output or given.results / "report.html"
     require_file_name(output, "--output")
     page.write(given.results, runs, default, output)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from argmax_vae.commands.evaluate import load_best
-from argmax_vae.config.stored import from_plain
+from argmax_vae.config.stored import config_of_dict
 from argmax_vae.errors import UsageError
 from argmax_vae.files import require_writable, write_atomic, write_csv
 from argmax_vae.models.mixture import GaussianMixtureNetworks
@@ -31,7 +31,7 @@ ROWS, GAP = 10, 12
 def picture(path: Path) -> np.ndarray:
     """The grid of a finished run of a mixture on grey images with classes. Raises UsageError for another run."""
     run = RunDirectory(path)
-    config = from_plain(run.config(), run.provenance())
+    config = config_of_dict(run.config(), run.provenance())
     dataset = config.data.load(Path(config.paths.data))
     module = build(config, dataset)
     if not isinstance(module, MixtureVAE) or isinstance(module, AttributeVAE) or not module.classes:

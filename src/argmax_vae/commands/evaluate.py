@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from argmax_vae.config.stored import from_plain, overridden
+from argmax_vae.config.stored import config_of_dict, overridden
 from argmax_vae.errors import UsageError
 from argmax_vae.runs.checkpoints import load_checkpoint
 from argmax_vae.runs.directory import RunDirectory, identity
@@ -29,7 +29,7 @@ def evaluate_run(path: Path, overrides: list[str]) -> pd.DataFrame:
     data are not those that it was trained on, or an override is unknown.
     """
     run = RunDirectory(path)
-    config = from_plain(overridden(run.config(), overrides, list(OVERRIDABLE), "evaluate"), run.provenance())
+    config = config_of_dict(overridden(run.config(), overrides, list(OVERRIDABLE), "evaluate"), run.provenance())
     dataset = config.data.load(Path(config.paths.data))
     run.require_data(dataset.digest)
     module = build(config, dataset)

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from argmax_vae.commands.evaluate import load_best
-from argmax_vae.config.stored import from_plain
+from argmax_vae.config.stored import config_of_dict
 from argmax_vae.data.images import Dataset, Images
 from argmax_vae.errors import UsageError, require_count
 from argmax_vae.files import require_writable, write_atomic, write_csv
@@ -100,7 +100,7 @@ def scores(path: Path, network: nn.Module, module: AttributeVAE, real: list[floa
     """Rows for every finished seed and attribute of a run."""
     run, names = RunDirectory(path), module.attributes
     seeds = run.seeds()
-    plain = run.config()
+    config_dict = run.config()
     rows = []
     finished = run.finished_seeds()
     for position, seed in enumerate(module.seeds):
@@ -115,8 +115,8 @@ def scores(path: Path, network: nn.Module, module: AttributeVAE, real: list[floa
             rows.append(
                 {
                     "run": run.path.name,
-                    "estimator": plain["estimator"]["name"],
-                    "labels": plain["supervision"]["labels"],
+                    "estimator": config_dict["estimator"]["name"],
+                    "labels": config_dict["supervision"]["labels"],
                     "epochs": final["epochs"],
                     "seed": seed,
                     "attribute": name,
@@ -124,7 +124,9 @@ def scores(path: Path, network: nn.Module, module: AttributeVAE, real: list[floa
                     "classifier_on_real": real[index],
                     "test_accuracy": final[f"test_accuracy_{name}"],
                     "test_bound": final["test_bound"],
-                    "images_per_second": final["steps_per_second"] * plain["trainer"]["batch"] * len(module.seeds),
+                    "images_per_second": final["steps_per_second"]
+                    * config_dict["trainer"]["batch"]
+                    * len(module.seeds),
                     "device": final["device"],
                     "commit": commits(run.provenance()),
                 }
@@ -140,8 +142,8 @@ def faces(module: AttributeVAE, dataset: Dataset, codes: int) -> np.ndarray:
 
 def title(path: Path) -> str:
     """What a run is called above its faces."""
-    plain = RunDirectory(path).config()
-    return f"{style(plain['estimator']['name']).label}, {plain['supervision']['labels']} labels"
+    config_dict = RunDirectory(path).config()
+    return f"{style(config_dict['estimator']['name']).label}, {config_dict['supervision']['labels']} labels"
 
 
 def draw(grids: list[tuple[str, np.ndarray]], attributes: list[str]) -> Figure:
@@ -173,7 +175,7 @@ def load(paths: list[Path]) -> list[tuple[Path, AttributeVAE, Dataset]]:
     datasets: dict[str, Dataset] = {}
     loaded: list[tuple[Path, AttributeVAE, Dataset]] = []
     for path in paths:
-        config = from_plain(RunDirectory(path).config(), RunDirectory(path).provenance())
+        config = config_of_dict(RunDirectory(path).config(), RunDirectory(path).provenance())
         if str(config.data) not in datasets:
             datasets[str(config.data)] = config.data.load(Path(config.paths.data))
         dataset = datasets[str(config.data)]

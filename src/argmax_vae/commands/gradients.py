@@ -21,7 +21,7 @@ from argmax_vae.commands.sweep import launch_cells, single
 from argmax_vae.config.compose import cells
 from argmax_vae.config.options import nearest, primary_configs
 from argmax_vae.config.schema import Config
-from argmax_vae.config.stored import from_plain, overridden
+from argmax_vae.config.stored import config_of_dict, overridden
 from argmax_vae.data.binarization import fixed_sample, prepare
 from argmax_vae.errors import UsageError
 from argmax_vae.files import claimed, write_csv
@@ -49,7 +49,7 @@ def measure_gradients(target: str, overrides: list[str]) -> int:
         refuse_mixture(config)
     elif target in primary_configs():
         found = single(cells(target, overrides))
-        config, run = found[0].config, RunDirectory.of(found[0].plain)
+        config, run = found[0].config, RunDirectory.of(found[0].config_dict)
         refuse_mixture(config)
         kept = config.table in report.FIGURES and config.laboratory != cells(target, [])[0].config.laboratory
         of_record = config.table in report.FIGURES and not kept
@@ -88,10 +88,10 @@ def refuse_mixture(config: Config) -> None:
 
 def stored_config(run: RunDirectory, overrides: list[str]) -> Config:
     """The configuration of a run with overrides of the sections that do not change what was trained."""
-    plain = run.config()
-    plain.setdefault("laboratory", asdict(LaboratoryConfig()))
-    allowed = [f"{section}.{name}" for section in OVERRIDABLE_SECTIONS for name in plain[section]]
-    return from_plain(overridden(plain, overrides, allowed, "gradients"), run.provenance())
+    config_dict = run.config()
+    config_dict.setdefault("laboratory", asdict(LaboratoryConfig()))
+    allowed = [f"{section}.{name}" for section in OVERRIDABLE_SECTIONS for name in config_dict[section]]
+    return config_of_dict(overridden(config_dict, overrides, allowed, "gradients"), run.provenance())
 
 
 def measured(run: RunDirectory, config: Config) -> pd.DataFrame:

@@ -29,7 +29,7 @@ def measure(tracker: str, epochs: int, images: int = IMAGES) -> dict[str, Any]:
         overrides = [f"tracker={tracker}", f"trainer.epochs={epochs}", f"paths.runs={directory}", *SMALLEST]
         (cell,) = cells("train", overrides)
         run, stopwatch = cell.run, Stopwatch()
-        run.start(cell.plain)
+        run.start(cell.config_dict)
         device = device_of(cell.config.runtime.device)
         with contextlib.redirect_stderr(io.StringIO()):
             fit(cell, synthetic_images(images=images), device, Fresh(), callbacks=[stopwatch])

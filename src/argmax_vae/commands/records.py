@@ -45,34 +45,34 @@ DESCRIBING = (*RECORD_COLUMNS, "schedule", "labelled_weight", "training", "gauss
 
 def record(run: RunDirectory, table: str, protocol: str) -> pd.DataFrame:
     """The rows of `runs.csv` for a finished run: a row per seed, choices beside numbers."""
-    plain = run.config()
+    config_dict = run.config()
     seeds = run.seeds()
     before: dict[str, Any] = {"table": table, "protocol": protocol, "run": run.path.name}
     for column, (section, key) in RECORD_COLUMNS.items():
-        before[column] = plain[section][key]
-    if plain.get("supervision", {}).get("training", "none") != "none":
-        before["labelled_weight"] = plain["supervision"]["labelled_weight"]
-    from argmax_vae.config.stored import from_plain
+        before[column] = config_dict[section][key]
+    if config_dict.get("supervision", {}).get("training", "none") != "none":
+        before["labelled_weight"] = config_dict["supervision"]["labelled_weight"]
+    from argmax_vae.config.stored import config_of_dict
     from argmax_vae.gradients.cost import decoder_evaluations
 
     origin = run.provenance()
-    config = from_plain(plain, origin)
+    config = config_of_dict(config_dict, origin)
     before["decoder_evaluations"] = decoder_evaluations(config.estimator, config.model.n, config.model.k)
     after = {
         "torch": origin["packages"]["torch"],
         "version": origin["version"],
         "commit": commits(origin),
         "dirty": any(each["dirty"] for each in origins(origin)),
-        "config_hash": identity(plain),
+        "config_hash": identity(config_dict),
     }
     return pd.concat([pd.DataFrame([before] * len(seeds)), seeds, pd.DataFrame([after] * len(seeds))], axis=1)
 
 
 def curves(run: RunDirectory, table: str, protocol: str) -> pd.DataFrame:
     """The rows of `curves.csv` for a run: validation and test bound of every evaluation and seed."""
-    plain = run.config()
+    config_dict = run.config()
     metrics = run.metrics()
-    latents = [int(part) for part in plain["model"]["latents"].split("x")]
+    latents = [int(part) for part in config_dict["model"]["latents"].split("x")]
     frame = metrics[["seed", "epoch", "validation_bound", "test_bound"]].round(4)
     labels: dict[str, Any] = {
         "table": table,
@@ -80,11 +80,11 @@ def curves(run: RunDirectory, table: str, protocol: str) -> pd.DataFrame:
         "run": run.path.name,
         "n": latents[0],
         "k": latents[1],
-        "estimator": plain["estimator"]["name"],
-        "kl": plain["objective"]["kl"],
+        "estimator": config_dict["estimator"]["name"],
+        "kl": config_dict["objective"]["kl"],
     }
     if "validation_accuracy" in metrics:
-        labels |= {"data": plain["data"]["name"], "labels": plain["supervision"]["labels"]}
+        labels |= {"data": config_dict["data"]["name"], "labels": config_dict["supervision"]["labels"]}
         frame[["validation_accuracy", "test_accuracy"]] = metrics[["validation_accuracy", "test_accuracy"]]
     for position, (column, value) in enumerate(labels.items()):
         frame.insert(position, column, value)
@@ -95,7 +95,7 @@ def curves(run: RunDirectory, table: str, protocol: str) -> pd.DataFrame:
 class Entry:
     """A finished run's configuration, and its rows for `runs.csv` and `curves.csv`."""
 
-    plain: Mapping[str, Any]
+    config_dict: Mapping[str, Any]
     rows: pd.DataFrame
     curves: pd.DataFrame
 
@@ -206,7 +206,7 @@ def merge(entries: Iterable[Entry], results: Path) -> list[str]:
     for entry, reader in new:
         rows = as_text(entry.rows)[1:]
         cell, group = reader.cell(rows[0]), [of_seed(reader, row) for row in rows]
-        stays, said = decide(recorded.get(cell, []), group, entry.plain)
+        stays, said = decide(recorded.get(cell, []), group, entry.config_dict)
         if said:
             told.append(f"{path}: {' '.join(filter(None, cell))}: {said}")
         if not stays:
@@ -244,7 +244,7 @@ def of_seed(reader: Reader, row: Sequence[str]) -> Recorded:
     return Recorded(run, seed, status, int(epochs), config_hash, choices)
 
 
-def decide(before: Sequence[Recorded], now: Sequence[Recorded], plain: Mapping[str, Any]) -> tuple[bool, str]:
+def decide(before: Sequence[Recorded], now: Sequence[Recorded], config_dict: Mapping[str, Any]) -> tuple[bool, str]:
     """Whether the rows that are recorded of a cell stay, and what to say of it, if anything."""
     if not before:
         return False, ""
@@ -254,15 +254,19 @@ def decide(before: Sequence[Recorded], now: Sequence[Recorded], plain: Mapping[s
     if lost:
         seeds = f"seed{'s' if len(lost) > 1 else ''} {', '.join(lost)}"
         return True, f"finished rows of {seeds} stay, not replaced by diverged ones of {now[0].run}; {remove}"
-    asked = plain["trainer"]["epochs"]
+    asked = config_dict["trainer"]["epochs"]
     epochs, seeds_before = max(row.epochs for row in before), {row.seed for row in before}
     if epochs > asked or len(seeds_before) > len(now):
         counts = (
             f"{epochs} epochs of {len(seeds_before)} seeds stay, not replaced by {asked} epochs of {len(now)} seeds"
         )
         return True, f"{counts}; {remove}"
-    shorter = {**plain, "seeds": [int(row.seed) for row in before], "trainer": {**plain["trainer"], "epochs": epochs}}
-    same = {row.config_hash for row in before} <= {identity(shorter), identity(plain)}
+    shorter = {
+        **config_dict,
+        "seeds": [int(row.seed) for row in before],
+        "trainer": {**config_dict["trainer"], "epochs": epochs},
+    }
+    same = {row.config_hash for row in before} <= {identity(shorter), identity(config_dict)}
     if same and seeds_before <= {row.seed for row in now}:
         return False, ""
     was, becomes = before[0].choices, now[0].choices

@@ -36,7 +36,7 @@ TABLES = (
 def composed_yaml(config_name: str, overrides: list[str]) -> str:
     """The configuration of one run as YAML, interpolations resolved. Raises UsageError."""
     (cell,) = single(cells(config_name, overrides))
-    return as_yaml(cell.plain)
+    return as_yaml(cell.config_dict)
 
 
 def single(found: list[Cell]) -> list[Cell]:
@@ -183,7 +183,7 @@ def require_table(name: str, found: list[Cell]) -> None:
         raise UsageError(f"config {name} names no table; use `argmax-vae train --config-name {name}`")
     for cell in found:
         for (section, key), only in STATED.get(cell.config.table, {}).items():
-            value = cell.plain[section].get(key)
+            value = cell.config_dict[section].get(key)
             if value != only:
                 raise UsageError(
                     f"{section}.{key}={value} does not fit table={cell.config.table}, which is of {only}; "
@@ -339,7 +339,7 @@ def cells_in(table: str, overrides: Sequence[str], directory: Path) -> list[Cell
         if override.startswith(("paths.runs=", "paths.results=")):
             raise UsageError(f"{override}: give --runs and --results instead")
     return [
-        replace(cell, plain={**cell.plain, "paths": {**cell.plain["paths"], "runs": str(directory)}})
+        replace(cell, config_dict={**cell.config_dict, "paths": {**cell.config_dict["paths"], "runs": str(directory)}})
         for name, words in lines_of(table, overrides)
         for cell in cells(name, words)
     ]

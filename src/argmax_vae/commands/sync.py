@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from argmax_vae.config.compose import Cell
-from argmax_vae.config.stored import from_plain
+from argmax_vae.config.stored import config_of_dict
 from argmax_vae.errors import UsageError
 from argmax_vae.runs.directory import RunDirectory
 from argmax_vae.runs.provenance import commits
@@ -30,12 +30,12 @@ def record_runs(paths: Sequence[Path]) -> None:
 
 def finished(run: RunDirectory) -> Cell:
     """A finished run as a cell whose tracker is wandb, offline. Raises UsageError for another."""
-    plain = run.config()
+    config_dict = run.config()
     if not run.has_ended:
         raise UsageError(f"{run.path} is {run.status}, not done: run the same command again to finish it")
-    config = from_plain(plain, run.provenance())
+    config = config_of_dict(config_dict, run.provenance())
     config = replace(config, tracker=replace(config.tracker, name="wandb", mode="offline"))
-    cell = Cell((), config, {**plain, "paths": {**plain["paths"], "runs": str(run.path.parent)}})
+    cell = Cell((), config, {**config_dict, "paths": {**config_dict["paths"], "runs": str(run.path.parent)}})
     if cell.run.path.name != run.path.name:
         raise UsageError(f"{run.path} has not the name that its configuration gives it, {cell.run.path.name}")
     return cell

@@ -174,7 +174,7 @@ class Cell:
 
     overrides: tuple[str, ...]
     config: Config
-    plain: dict[str, Any]
+    config_dict: dict[str, Any]
     home: Path = field(default_factory=config_directory)
     config_name: str = "train"
     place: str = ""
@@ -183,11 +183,11 @@ class Cell:
     @property
     def run(self) -> RunDirectory:
         """The run's directory, whether it exists or not."""
-        return RunDirectory.of(self.plain)
+        return RunDirectory.of(self.config_dict)
 
     def with_seeds(self, seeds: list[int]) -> "Cell":
         """The same with other seeds, as a run of its own."""
-        return replace(self, config=replace(self.config, seeds=seeds), plain={**self.plain, "seeds": seeds})
+        return replace(self, config=replace(self.config, seeds=seeds), config_dict={**self.config_dict, "seeds": seeds})
 
 
 def to_config(composed: DictConfig) -> Config:
@@ -196,7 +196,7 @@ def to_config(composed: DictConfig) -> Config:
         for name, value in composed.estimator.items_ex(resolve=False):
             check_schedule(f"estimator.{name}", value)
         config = OmegaConf.to_object(composed)
-        given = leaves(to_plain(composed))
+        given = leaves(to_dict(composed))
     assert isinstance(config, Config)
     known = leaves(asdict(config))
     for key in sorted(given - known):
@@ -215,21 +215,21 @@ def check_schedule(key: str, value: Any) -> None:
             raise UsageError(f"{key}.{error}") from None
 
 
-def leaves(plain: Mapping[str, Any]) -> set[str]:
+def leaves(config_dict: Mapping[str, Any]) -> set[str]:
     """The dotted keys of nested dicts; an empty one is a value."""
-    return {key for key, _ in flat(plain)}
+    return {key for key, _ in flat(config_dict)}
 
 
-def to_plain(composed: DictConfig) -> dict[str, Any]:
+def to_dict(composed: DictConfig) -> dict[str, Any]:
     """The configuration as dicts, lists, strings and numbers, interpolations resolved."""
-    plain = OmegaConf.to_container(composed, resolve=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    config_dict = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(config_dict, dict)
+    return {str(key): value for key, value in config_dict.items()}
 
 
-def as_yaml(plain: Mapping[str, Any]) -> str:
-    """A configuration that `to_plain` gave, as YAML."""
-    return OmegaConf.to_yaml(OmegaConf.create(dict(plain)))
+def as_yaml(config_dict: Mapping[str, Any]) -> str:
+    """A configuration that `to_dict` gave, as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.create(dict(config_dict)))
 
 
 def cells(config_name: str, overrides: Sequence[str]) -> list[Cell]:
@@ -302,9 +302,9 @@ def own_keys(home: Path, config_name: str) -> set[str]:
     path = home / f"{config_name}.yaml"
     if not path.is_file():
         return set()
-    plain = read(path)
-    defaults = plain.pop("defaults", [])
-    found = leaves({key: value for key, value in plain.items() if key not in (*NOT_SET, "hydra")})
+    config_dict = read(path)
+    defaults = config_dict.pop("defaults", [])
+    found = leaves({key: value for key, value in config_dict.items() if key not in (*NOT_SET, "hydra")})
     for entry in defaults:
         if isinstance(entry, dict):
             found |= {key.removeprefix("override ").lstrip("/") for key in entry if key.startswith("override ")}
@@ -324,8 +324,8 @@ def checked(composer: Composer, overrides: tuple[str, ...]) -> Cell:
     config = to_config(composed)
     for override in map(parsed, overrides):
         check_kind(config, override)
-    plain = {key: value for key, value in to_plain(composed).items() if key not in ("tuned", "rows")}
-    return Cell(overrides, config, plain | {"paths": asdict(config.paths)})
+    config_dict = {key: value for key, value in to_dict(composed).items() if key not in ("tuned", "rows")}
+    return Cell(overrides, config, config_dict | {"paths": asdict(config.paths)})
 
 
 def tuned(composer: Composer, overrides: Sequence[str]) -> list[str]:

@@ -63,8 +63,7 @@ def further_rows(path: Path) -> dict[str, list[str]]:
 
 def rows_of(path: Path) -> dict[str, list[str]]:
     """The overrides that make the cells of a primary config, by the names of its rows. Raises UsageError."""
-    plain = read(path)
-    rows = plain.get("rows", {})
+    rows = read(path).get("rows", {})
     if not isinstance(rows, dict) or not all(isinstance(overrides, list) for overrides in rows.values()):
         raise UsageError(f"{path}: rows must have lists of overrides by name, such as published: [estimator=direct]")
     return {str(name): [str(override) for override in overrides] for name, overrides in rows.items()}
@@ -85,12 +84,12 @@ def read(path: Path) -> dict[str, Any]:
     """The mapping in a yaml file. Raises UsageError when it is none."""
     try:
         state = path.stat()
-        plain = parsed_yaml(path, state.st_mtime_ns, state.st_size)
+        parsed = parsed_yaml(path, state.st_mtime_ns, state.st_size)
     except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError):
-        plain = None
-    if not isinstance(plain, dict):
+        parsed = None
+    if not isinstance(parsed, dict):
         raise UsageError(f"{path} is no config: it cannot be read as a mapping in YAML")
-    return copy.deepcopy(plain)
+    return copy.deepcopy(parsed)
 
 
 @lru_cache(maxsize=100)

@@ -54,10 +54,10 @@ def start(config_name: str, overrides: Sequence[str]) -> tuple[str, list[str]]:
         raise UsageError(
             f"{config_name}: no such config; give a name, such as {BASE}, a run's directory or a yaml file"
         )
-    plain = read(path)
-    if "defaults" in plain:
+    config_dict = read(path)
+    if "defaults" in config_dict:
         return path.stem, [f"{SEARCH_PATH}=[{text(str(path.parent.absolute()))}]", *overrides]
-    return BASE, [*kept(path, plain, overrides), *overrides]
+    return BASE, [*kept(path, config_dict, overrides), *overrides]
 
 
 def home_of(config_name: str, directories: Sequence[Path]) -> Path:
@@ -68,38 +68,38 @@ def home_of(config_name: str, directories: Sequence[Path]) -> Path:
     return own if config_name in primary_configs() else next(found, own)
 
 
-def kept(path: Path, plain: dict[str, Any], overrides: Sequence[str]) -> list[str]:
+def kept(path: Path, config_dict: dict[str, Any], overrides: Sequence[str]) -> list[str]:
     """The overrides that give a stored configuration, but for what the given ones choose anew."""
     given = parse(overrides)
     chosen = {f"{each.key_or_group}@{each.package}" if each.package else each.key_or_group for each in given}
     if "experiment" in chosen:
         raise UsageError(f"experiment=NAME cannot be added to {path}, whose values are all set; use {BASE} for it")
     try:
-        options = list(choices(plain))
+        options = list(choices(config_dict))
     except (KeyError, TypeError, AttributeError):
         raise UsageError(f"{path} is no config of a run: it lacks data, model or estimator") from None
     found = [f"{key}={option}" for key, option in options if not {key, key.split("@")[-1].split(".")[0]} & chosen]
     sections = tuple(f"{key.split('@')[-1]}." for key in chosen if key in groups() or "@" in key)
-    for key, value in leaves(plain):
+    for key, value in leaves(config_dict):
         if not f"{key}.".startswith((*sections, *(f"{name}." for name in NOT_SET))):
             found.append(f"{key}={text(value)}")
     return [override for override in found if not launchers.is_hydras(override)]
 
 
-def choices(plain: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def choices(config_dict: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """The groups of a stored configuration whose option decides which keys there are."""
-    yield "data", plain["data"]["name"]
-    model = plain["model"]["name"]
+    yield "data", config_dict["data"]["name"]
+    model = config_dict["model"]["name"]
     yield "model", model if model in MODELS or model in groups()["model"] else "linear"
-    yield "estimator", plain["estimator"]["name"]
-    for key, value in plain["estimator"].items():
+    yield "estimator", config_dict["estimator"]["name"]
+    for key, value in config_dict["estimator"].items():
         if isinstance(value, dict):
             yield f"schedule@estimator.{key}", value["name"]
 
 
-def leaves(plain: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(config_dict: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The dotted keys of nested mappings with their values."""
-    for key, value in plain.items():
+    for key, value in config_dict.items():
         if isinstance(value, dict) and value:
             yield from leaves(value, f"{prefix}{key}.")
         elif value != {}:
@@ -123,18 +123,19 @@ LATER_SECTIONS = ("laboratory", "supervision")
 """Sections that runs of earlier versions lack."""
 
 
-def from_plain(plain: dict[str, Any], origin: Mapping[str, Any] | None = None) -> Config:
-    """The configuration that `to_plain` gave, for example from a run's directory.
+def config_of_dict(config_dict: dict[str, Any], origin: Mapping[str, Any] | None = None) -> Config:
+    """The configuration that `to_dict` gave, for example from a run's directory.
 
     `origin` is the run's provenance. Raises UsageError when a key is unknown or missing, a value out of range, or a
     package missing that brought an option of the run.
     """
     require_used(origin or {})
     try:
-        values = dict(plain)
+        values = dict(config_dict)
+        given: dict[str, Any] = {**{name: {} for name in LATER_SECTIONS}, **config_dict}
         for section in fields(Config):
             if isinstance(section.type, type) and is_dataclass(section.type) and section.name != "estimator":
-                known = plain.get(section.name, {}) if section.name in LATER_SECTIONS else plain[section.name]
+                known = given[section.name]
                 kinds: Mapping[str, type] = (
                     MODELS if section.name == "model" else DATA if section.name == "data" else {}
                 )
@@ -142,7 +143,7 @@ def from_plain(plain: dict[str, Any], origin: Mapping[str, Any] | None = None) -
                 values[section.name] = kind(**known)
         estimator: dict[str, Any] = {
             name: SCHEDULES[value["name"]](**value) if isinstance(value, dict) else value
-            for name, value in plain["estimator"].items()
+            for name, value in config_dict["estimator"].items()
         }
         values["estimator"] = ESTIMATORS[estimator["name"]].config_class(**estimator)
         return Config(**values)
@@ -150,12 +151,12 @@ def from_plain(plain: dict[str, Any], origin: Mapping[str, Any] | None = None) -
         raise UsageError(f"stored configuration does not fit this version: {error}") from None
 
 
-def overridden(plain: dict[str, Any], overrides: list[str], allowed: list[str], verb: str) -> dict[str, Any]:
+def overridden(config_dict: dict[str, Any], overrides: list[str], allowed: list[str], verb: str) -> dict[str, Any]:
     """A stored configuration with other values at some keys `section.name`, of their types.
 
     Raises UsageError, naming the verb, for a key that is not in `allowed`, and for a value of the wrong type.
     """
-    changed = copy.deepcopy(plain)
+    changed = copy.deepcopy(config_dict)
     types = {section.name: section.type for section in fields(Config)}
     for override in overrides:
         key, _, _ = override.partition("=")

@@ -126,9 +126,10 @@ def half_width(interval: Interval) -> str:
     return "" if math.isnan(interval.half_width) else f" ± {interval.half_width:.2g}"
 
 
-def label(plain: Mapping[str, Any]) -> str:
+def label(config_dict: Mapping[str, Any]) -> str:
     """A few words for a run."""
-    return f"{plain['model']['latents']} {style(plain['estimator']['name']).label}, KL {plain['objective']['kl']}"
+    model, estimator, objective = (config_dict[section] for section in ("model", "estimator", "objective"))
+    return f"{model['latents']} {style(estimator['name']).label}, KL {objective['kl']}"
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:

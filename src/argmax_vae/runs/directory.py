@@ -43,12 +43,12 @@ LATER_KEYS: dict[str, Any] = {
 """Keys that earlier versions lack, with the value that stands for what those did: it is no part of the identity."""
 
 
-def identity(plain: Mapping[str, Any]) -> str:
+def identity(config_dict: Mapping[str, Any]) -> str:
     """Ten hexadecimal digits of the SHA-256 of everything that decides a run's numbers."""
-    kept = {key: without_later_keys(key, value) for key, value in plain.items() if key not in NOT_IDENTITY}
+    kept = {key: without_later_keys(key, value) for key, value in config_dict.items() if key not in NOT_IDENTITY}
     if kept.get("supervision", {}).get("training") == "none":
         del kept["supervision"]
-    precision = plain.get("runtime", {}).get("precision", "float32")
+    precision = config_dict.get("runtime", {}).get("precision", "float32")
     if precision != "float32":
         kept["precision"] = precision
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:10]
@@ -64,24 +64,24 @@ def without_later_keys(section: str, value: Any) -> Any:
     }
 
 
-def flat(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(config_dict: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted keys with their values, in their order; an empty section is a value."""
-    for key, value in plain.items():
+    for key, value in config_dict.items():
         if isinstance(value, Mapping) and value:
             yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
-def run_name(plain: Mapping[str, Any]) -> str:
+def run_name(config_dict: Mapping[str, Any]) -> str:
     """Readable name of a run, ending in its identity."""
     parts = (
-        plain["data"]["name"],
-        plain["model"]["name"],
-        plain["model"]["latents"],
-        plain["estimator"]["name"],
-        f"kl_{plain['objective']['kl']}",
-        identity(plain),
+        config_dict["data"]["name"],
+        config_dict["model"]["name"],
+        config_dict["model"]["latents"],
+        config_dict["estimator"]["name"],
+        f"kl_{config_dict['objective']['kl']}",
+        identity(config_dict),
     )
     return "-".join(parts)
 
@@ -93,9 +93,9 @@ class RunDirectory:
     path: Path
 
     @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> "RunDirectory":
+    def of(cls, config_dict: Mapping[str, Any]) -> "RunDirectory":
         """The directory that belongs to a configuration, whether it exists or not."""
-        return cls(Path(plain["paths"]["runs"]) / run_name(plain))
+        return cls(Path(config_dict["paths"]["runs"]) / run_name(config_dict))
 
     @property
     def checkpoint(self) -> Path:
@@ -179,7 +179,7 @@ class RunDirectory:
 
     def start(
         self,
-        plain: Mapping[str, Any],
+        config_dict: Mapping[str, Any],
         data: Mapping[str, Any] | None = None,
         continues: "RunDirectory | None" = None,
         device: str = "cpu",
@@ -192,9 +192,9 @@ class RunDirectory:
         """
         if self.resumes:
             self.require_data(data)
-        write_text(self.path / "config.yaml", yaml.safe_dump(dict(plain), sort_keys=False, allow_unicode=True))
+        write_text(self.path / "config.yaml", yaml.safe_dump(dict(config_dict), sort_keys=False, allow_unicode=True))
         origin = {**provenance(), "noise": noise}
-        if brought := used({group: plain[group]["name"] for group in ("estimator", "data", "model")}):
+        if brought := used({group: config_dict[group]["name"] for group in ("estimator", "data", "model")}):
             origin["plugins"] = brought
         if data:
             origin["data"] = dict(data)
@@ -226,12 +226,12 @@ class RunDirectory:
         if not path.is_file():
             raise UsageError(f"{self.path} is no run: it has no config.yaml; `argmax-vae runs` lists the runs")
         try:
-            plain = yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
+            config_dict = yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
         except (yaml.YAMLError, ValueError, OSError):
-            plain = None
-        if not isinstance(plain, dict) or SECTIONS - plain.keys():
+            config_dict = None
+        if not isinstance(config_dict, dict) or SECTIONS - config_dict.keys():
             raise UsageError(f"{path} is damaged; remove the directory and train again")
-        return plain
+        return config_dict
 
     def provenance(self) -> dict[str, Any]:
         """By what the run was made. Raises UsageError when that is missing or damaged."""

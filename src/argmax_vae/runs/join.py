@@ -24,7 +24,7 @@ PICTURES = ("samples.png", "reconstructions.png")
 
 def join(
     run: RunDirectory,
-    plain: Mapping[str, Any],
+    config_dict: Mapping[str, Any],
     found: Mapping[RunDirectory, Sequence[int]],
     data: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def join(
     starts over: a part whose seeds all diverged stopped early. Raises UsageError when a part is damaged,
     or when parts have different noise.
     """
-    wanted = list(plain["seeds"])
+    wanted = list(config_dict["seeds"])
     first, *others = found
     for other in others:
         if other.noise != first.noise:
@@ -43,7 +43,7 @@ def join(
                 "run; remove one of them"
             )
     frames = {name: tables_of(found, name) for name in TABLES}
-    run.start(dict(plain), data, noise=first.noise)
+    run.start(dict(config_dict), data, noise=first.noise)
     origin = {**run.provenance(), "joins": [{"run": part.path.name, **part.provenance()} for part in found]}
     write_json(run.path / "provenance.json", origin)
     outcomes = [part.outcome for part in found]
@@ -62,7 +62,7 @@ def join(
             target.unlink(missing_ok=True)
             continue
         content = joined(contents, positions)
-        content["identity"] = identity(plain)
+        content["identity"] = identity(config_dict)
         if "seconds" in content:
             content["seconds"] = sum(part["seconds"] for part in contents)
         if "history" in content:

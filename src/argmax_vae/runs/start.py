@@ -47,18 +47,18 @@ class Join(Start):
     missing: list[int] = field(default_factory=list)
 
 
-def starting_point(plain: Mapping[str, Any], data: Mapping[str, Any], noise: str = "auto") -> Start:
+def starting_point(config_dict: Mapping[str, Any], data: Mapping[str, Any], noise: str = "auto") -> Start:
     """Where the run of a configuration starts, on data with this digest.
 
     `noise` is auto, or the one that the run must have. Raises UsageError when the run was interrupted and its
     checkpoints are damaged or another configuration's.
     """
-    run = RunDirectory.of(plain)
+    run = RunDirectory.of(config_dict)
     if run.resumes:
-        return Resume(run, last_whole_checkpoint(run, identity(plain)))
-    if shorter := find_shorter_run(plain, data, noise):
+        return Resume(run, last_whole_checkpoint(run, identity(config_dict)))
+    if shorter := find_shorter_run(config_dict, data, noise):
         return Continue(shorter, shorter.checkpoint)
-    reused = reusable_seeds(plain, data, noise)
+    reused = reusable_seeds(config_dict, data, noise)
     return reused if reused.found else Fresh()
 
 
@@ -88,33 +88,35 @@ def beside(run: RunDirectory) -> dict[str, RunDirectory]:
     return {last: RunDirectory(run.path.with_name(f"{first}-{last}")) for first, _, last in names if first == start}
 
 
-def find_shorter_run(plain: Mapping[str, Any], data: Mapping[str, Any], noise: str = "auto") -> RunDirectory | None:
+def find_shorter_run(
+    config_dict: Mapping[str, Any], data: Mapping[str, Any], noise: str = "auto"
+) -> RunDirectory | None:
     """The longest finished run beside this one that differs from it only in having fewer epochs, if there is one.
 
     What a run does in an epoch does not depend on how many there are, so the longer run can go on from there. `data`
     is the digest of the data that it is to be trained on, `noise` auto, or the one that it must have.
     """
-    run, trainer = RunDirectory.of(plain), plain["trainer"]
+    run, trainer = RunDirectory.of(config_dict), config_dict["trainer"]
     present = beside(run)
     every = trainer["evaluate_every"]
     for epochs in range(trainer["epochs"] - every, 0, -every) if present else ():
-        other = present.get(identity({**plain, "trainer": {**trainer, "epochs": epochs}}))
+        other = present.get(identity({**config_dict, "trainer": {**trainer, "epochs": epochs}}))
         usable = other is not None and other.status == "done" and other.checkpoint.exists()
         if other and usable and noise in ("auto", other.noise) and is_whole(other, data, best=False):
             return other
     return None
 
 
-def reusable_seeds(plain: Mapping[str, Any], data: Mapping[str, Any], noise: str = "auto") -> Join:
+def reusable_seeds(config_dict: Mapping[str, Any], data: Mapping[str, Any], noise: str = "auto") -> Join:
     """The finished runs beside this one that differ from it in nothing but having some of its seeds, largest first.
 
     All have the same noise: the one that is asked for, or, with auto, that of the largest.
     """
-    run, missing = RunDirectory.of(plain), list(plain["seeds"])
+    run, missing = RunDirectory.of(config_dict), list(config_dict["seeds"])
     candidates = []
     for name, other in sorted(beside(run).items()):
         seeds = other.outcome.get("seeds", [])
-        fits = set(seeds) < set(missing) and name == identity({**plain, "seeds": seeds})
+        fits = set(seeds) < set(missing) and name == identity({**config_dict, "seeds": seeds})
         if fits and other.checkpoint.exists() and other.best.exists():
             candidates.append((other, seeds))
     found: dict[RunDirectory, list[int]] = {}

@@ -50,12 +50,12 @@ def train(cell: Cell) -> str:
             return run.status if run.has_ended else "running"
         start: Start = Fresh()
         try:
-            start = starting_point(cell.plain, data, config.runtime.noise)
+            start = starting_point(cell.config_dict, data, config.runtime.noise)
             cell = replace(cell, config=with_noise(config, device, start.begun))
             if isinstance(start, Join):
                 return train_rest(cell, start, data)
             continues = start.begun if isinstance(start, Continue) else None
-            run.start(cell.plain, data, continues, device, cell.config.runtime.noise)
+            run.start(cell.config_dict, data, continues, device, cell.config.runtime.noise)
             if config.runtime.processes > 1:
                 in_processes(config.runtime.processes, fit_share, cell, start)
                 if not run.has_ended:
@@ -83,7 +83,7 @@ def train_rest(cell: Cell, start: Join, data: Mapping[str, Any]) -> str:
             run.fail(f"seeds {start.missing}: {rest.run.reason}")
             return status
         found[rest.run] = start.missing
-    done = join.join(run, cell.plain, found, data)
+    done = join.join(run, cell.config_dict, found, data)
     track_from_files(cell, str(done["status"]))
     write_json(run.path / "done.json", done)
     return run.status
@@ -111,7 +111,7 @@ def fit(
     SystemExit; both leave here as KeyboardInterrupt.
     """
     config, run = cell.config, cell.run
-    config_identity = identity(cell.plain)
+    config_identity = identity(cell.config_dict)
     module = build(config, dataset, share)
     tracker = tracker_of(cell, share)
     outcome = "failed"

@@ -34,7 +34,7 @@ def tracker_of(cell: Cell, share: Share = WHOLE, commits: str = "") -> Tracker:
         name=", ".join(filter(None, words)),
         group=config.table,
         tags=tuple(filter(None, (config.data.name, config.protocol, commits or commit()[0]))),
-        config=cell.plain,
+        config=cell.config_dict,
         directory=cell.run.path,
     )
     return open_tracker(replace(config.tracker, name="none") if share.rank else config.tracker, labels)

@@ -56,12 +56,12 @@ class Run:
     history: pd.DataFrame
 
 
-def choices(plain: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, str]:
+def choices(config_dict: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, str]:
     """What a run's configuration has other than the default one, by dotted key; what it lacks is left out."""
     known = dict(flat(default))
     return {
         key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for key, value in flat(plain)
+        for key, value in flat(config_dict)
         if key.split(".")[0] not in NOT_COMPARED and (key not in known or known[key] != value)
     }
 
@@ -103,10 +103,10 @@ def origin(run: RunDirectory, seeds: pd.DataFrame | None) -> dict[str, str]:
 
 def read(run: RunDirectory, default: Mapping[str, Any]) -> Run:
     """Read a run's files. Raises UsageError when one of them is damaged."""
-    plain, status = run.config(), run.status
+    config_dict, status = run.config(), run.status
     seeds = run.seeds() if run.has_ended else None
     measured = metrics(seeds) if seeds is not None else {}
-    done = seeds[seeds["status"] == "done"]["seed"] if seeds is not None else pd.Series(plain.get("seeds", ()))
+    done = seeds[seeds["status"] == "done"]["seed"] if seeds is not None else pd.Series(config_dict.get("seeds", ()))
     finished = len(done) if seeds is not None else 0
     history = pd.DataFrame(columns=["epoch", "seed"])
     if (run.path / "metrics.csv").exists():
@@ -115,10 +115,10 @@ def read(run: RunDirectory, default: Mapping[str, Any]) -> Run:
     row = {
         "test bound": measured.get("test_bound", "–"),
         "status": status,
-        "seeds done": f"{finished} of {len(plain.get('seeds', ()))}",
-        "epochs": str(plain.get("trainer", {}).get("epochs", "–")),
-        "table": str(plain.get("table") or "–"),
-        "protocol": str(plain.get("protocol") or "–"),
+        "seeds done": f"{finished} of {len(config_dict.get('seeds', ()))}",
+        "epochs": str(config_dict.get("trainer", {}).get("epochs", "–")),
+        "table": str(config_dict.get("table") or "–"),
+        "protocol": str(config_dict.get("protocol") or "–"),
         "run": run.path.name,
     }
     samples = run.path / SAMPLES
@@ -126,11 +126,11 @@ def read(run: RunDirectory, default: Mapping[str, Any]) -> Run:
         run.path.name,
         row,
         measured,
-        choices(plain, default),
+        choices(config_dict, default),
         origin(run, seeds),
         run.reason if status == "failed" else "",
         samples if status == "done" and samples.exists() else None,
-        plain,
+        config_dict,
         history,
     )
 
