@@ -67,8 +67,7 @@ def launch(config_name: str, overrides: list[str], multirun: bool, dry_run: bool
     if not multirun:
         single(found)
     if dry_run:
-        for cell in found:
-            print(describe(cell))
+        print(*listed(found), sep="\n")
         tell_time(found)
         return DONE
     code = launch_cells(overrides, found)
@@ -164,17 +163,29 @@ def check_prerequisites(found: list[Cell], on_this_machine: bool = True) -> None
         checked.add(needs)
 
 
-def describe(cell: Cell) -> str:
-    """A line for one cell: its state, what it is, and the name of its run."""
-    config = cell.config
-    schedule = config.estimator.describe_schedule()
-    what = f"{config.model.latents:6} {config.estimator.name:15} KL {config.objective.kl:9} {schedule}"
-    run = cell.run
+def listed(found: Sequence[Cell]) -> list[str]:
+    """A line for each cell, in columns: its state, what it is, and the name of its run."""
+    rows = [described(cell) for cell in found]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def described(cell: Cell) -> tuple[str, ...]:
+    """The columns of a cell's line."""
+    config, run = cell.config, cell.run
     weight = config.supervision.labelled_weight
     labels = f"{config.supervision.labels} labels" + (f" of weight {weight:g}, " if weight != 1 else ", ")
-    labels = labels if config.supervision.labels else ""
-    budget = f"{labels}{len(config.seeds)} seeds, {config.trainer.epochs} epochs"
-    return f"{run.status:12} {config.protocol:12} {what}  {budget}  {run.path.name}"
+    budget = f"{len(config.seeds)} seeds, {config.trainer.epochs} epochs"
+    return (
+        run.status,
+        config.protocol,
+        config.model.latents,
+        config.estimator.name,
+        f"KL {config.objective.kl}",
+        config.estimator.describe_schedule(),
+        (labels if config.supervision.labels else "") + budget,
+        run.path.name,
+    )
 
 
 def require_table(name: str, found: list[Cell]) -> None:
@@ -259,8 +270,7 @@ def reproduce(table: str, overrides: list[str], dry_run: bool, train_only: bool 
     if not dry_run:
         return reproduce_selected(lines, overrides, train_only)
     found = [cell for _, _, each in lines for cell in each]
-    for cell in found:
-        print(describe(cell), flush=True)
+    print(*listed(found), sep="\n")
     tell_time(found)
     return DONE
 
@@ -282,8 +292,7 @@ def tell_time(found: list[Cell]) -> None:
 def reproduce_selected(lines: list[Selection], overrides: list[str], train_only: bool) -> int:
     """What `reproduce` does with the cells that were selected, `overrides` being those of all lines."""
     found = [cell for _, _, each in lines for cell in each]
-    for cell in found:
-        print(describe(cell), flush=True)
+    print(*listed(found), sep="\n", flush=True)
     results = Path(found[0].config.paths.results)
     if not train_only:
         require_writable(results)
@@ -347,7 +356,7 @@ def cells_in(table: str, overrides: Sequence[str], directory: Path) -> list[Cell
 
 def missing(table: str, overrides: Sequence[str], directory: Path) -> list[str]:
     """Lines for the cells of a table or list that are not done in this directory of runs."""
-    return [describe(cell) for cell in cells_in(table, overrides, directory) if not cell.run.has_ended]
+    return listed([cell for cell in cells_in(table, overrides, directory) if not cell.run.has_ended])
 
 
 def collect_finished(table: str, overrides: Sequence[str], directory: Path, results: Path) -> list[str]:
@@ -362,4 +371,4 @@ def collect_finished(table: str, overrides: Sequence[str], directory: Path, resu
     if not collected:
         again = " ".join(["argmax-vae reproduce", table, *map(shlex.quote, overrides)])
         raise UsageError(f"no cell of {table} is finished in {directory}; train it: {again}")
-    return [describe(cell) for cell in found]
+    return listed(found)
