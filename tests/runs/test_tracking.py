@@ -6,7 +6,7 @@ import os
 import socket
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -330,7 +330,7 @@ def test_final_summary_counts_diverged_seeds_and_averages_the_others() -> None:
 class BrokenTracker:
     """Starts, then fails at everything."""
 
-    def log(self, history: object) -> None:
+    def log(self, history: object, epochs: object = ()) -> None:
         raise OSError("disk full\nand more")
 
     def finish(self, rows: object, pictures: object) -> None:
@@ -405,6 +405,41 @@ def test_on_every_path_the_whole_history_is_tracked_once(
     joined = train(tmp_path, *overrides, "seeds=[0,1]")
     assert "joins" in joined.provenance()
     assert mirrored(joined, name) == ([1, 2, 3], "done", True)
+
+
+def test_every_epoch_up_to_the_last_evaluation_is_added_once() -> None:
+    class Kept(trackers.GrowingTracker):
+        def __init__(self) -> None:
+            self.lines: list[tuple[int, float, int]] = []
+
+        def add(self, epoch: int, trained: trackers.Row, rows: Sequence[trackers.Row]) -> None:
+            self.lines.append((epoch, trained["train_bound"], len(rows)))
+
+    tracker = Kept()
+    epochs = [{"epoch": epoch, "train_bound": 100.0 - epoch} for epoch in range(1, 13)]
+    tracker.log(ROWS, epochs[:5])
+    tracker.log([*ROWS, *later(ROWS, 10)], epochs)
+    expected = [(epoch, 100.0 - epoch, 3 if epoch in (5, 10) else 0) for epoch in range(1, 11)]
+    assert tracker.lines == expected
+    tracker.log([*ROWS, *later(ROWS, 10)], epochs)
+    assert tracker.lines == expected
+
+
+def test_epochs_of_training_are_tracked_also_behind_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = ("tracker=tensorboard", "trainer.epochs=4", "trainer.evaluate_every=2", "runtime.checkpoint_every=1")
+    with monkeypatch.context() as interrupted:
+        raise_after(interrupted, 3, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, *overrides)
+    run = train(tmp_path, *overrides)
+    events = events_of(run)
+    assert [point.step for point in events.Scalars("train_bound")] == [1, 2, 3, 4]
+    assert [point.step for point in events.Scalars("validation_bound")] == [2, 4]
+    assert min(point.value for point in events.Scalars("steps_per_second")) > 0
+    bounds = [point.value for point in events.Scalars("train_bound")]
+    assert bounds[-1] < bounds[0]
 
 
 @pytest.mark.usefixtures("quiet_wandb")

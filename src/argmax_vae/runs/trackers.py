@@ -80,8 +80,11 @@ class Pictures:
 class Tracker(Protocol):
     """Where curves go while a run is going on."""
 
-    def log(self, history: Sequence[Row]) -> None:
-        """All evaluations so far, in their order: a row per seed with `epoch`, `seed` and metrics in nats."""
+    def log(self, history: Sequence[Row], epochs: Sequence[Row] = ()) -> None:
+        """All evaluations so far, in their order: a row per seed with `epoch`, `seed` and metrics in nats.
+
+        `epochs`: for every epoch of training a row with `epoch`, `train_bound`, ε or τ, and `steps_per_second`.
+        """
         ...
 
     def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures | None) -> None:
@@ -104,8 +107,8 @@ def evaluations(history: Sequence[Row]) -> list[list[Row]]:
 
 def summarise(rows: Sequence[Row]) -> dict[str, float]:
     """Mean and the ends of the 95 % Student-t interval of every metric over the seeds whose value is finite."""
-    summary: dict[str, float] = {"epoch": rows[0]["epoch"]}
-    for name in rows[0]:
+    summary: dict[str, float] = {"epoch": rows[0]["epoch"]} if rows else {}
+    for name in rows[0] if rows else ():
         if name in NOT_AVERAGED:
             continue
         values = [row[name] for row in rows if math.isfinite(row[name])]
@@ -124,7 +127,7 @@ class NoTracker:
     def __init__(self, config: TrackerConfig, labels: RunLabels) -> None:
         pass
 
-    def log(self, history: Sequence[Row]) -> None:
+    def log(self, history: Sequence[Row], epochs: Sequence[Row] = ()) -> None:
         pass
 
     def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures | None) -> None:
@@ -143,25 +146,28 @@ class CsvTracker(NoTracker):
     def __init__(self, config: TrackerConfig, labels: RunLabels) -> None:
         self.path = labels.directory / "tracker.csv"
 
-    def log(self, history: Sequence[Row]) -> None:
+    def log(self, history: Sequence[Row], epochs: Sequence[Row] = ()) -> None:
         if history:
             curves = pd.DataFrame([summarise(rows) for rows in evaluations(history)])
             write_atomic(self.path, lambda temporary: curves.to_csv(temporary, index=False))
 
 
 class GrowingTracker(NoTracker):
-    """A tracker to whose record lines are only added: `epoch` is the last one that it has."""
+    """A tracker to whose record epochs are only added, up to the last evaluation: `epoch` is the last that it has."""
 
     epoch: float = 0
 
-    def log(self, history: Sequence[Row]) -> None:
-        for rows in evaluations(history):
-            if rows[0]["epoch"] > self.epoch:
-                self.add(rows)
-                self.epoch = rows[0]["epoch"]
+    def log(self, history: Sequence[Row], epochs: Sequence[Row] = ()) -> None:
+        evaluated = {rows[0]["epoch"]: rows for rows in evaluations(history)}
+        trained = {row["epoch"]: row for row in epochs}
+        last = max(evaluated, default=0)
+        for epoch in sorted({*evaluated, *trained}):
+            if self.epoch < epoch <= last:
+                self.add(int(epoch), trained.get(epoch, {}), evaluated.get(epoch, []))
+                self.epoch = epoch
 
-    def add(self, rows: Sequence[Row]) -> None:
-        """One evaluation, later than all before."""
+    def add(self, epoch: int, trained: Row, rows: Sequence[Row]) -> None:
+        """An epoch later than all before: what training gave, and the rows of its evaluation, if there was one."""
         raise NotImplementedError
 
 
@@ -201,11 +207,10 @@ class TensorBoardTracker(GrowingTracker):
         self.writer = SummaryWriter(str(directory))
         self.writer.add_text("config", markdown_table([{"key": k, "value": v} for k, v in flat(labels.config)]))
 
-    def add(self, rows: Sequence[Row]) -> None:
-        summary = summarise(rows)
-        for name, value in summary.items():
+    def add(self, epoch: int, trained: Row, rows: Sequence[Row]) -> None:
+        for name, value in {**trained, **summarise(rows)}.items():
             if name != "epoch":
-                self.writer.add_scalar(name, value, int(summary["epoch"]))
+                self.writer.add_scalar(name, value, epoch)
 
     def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures | None) -> None:
         for name, picture in named(pictures):
@@ -274,13 +279,13 @@ class WandbTracker(GrowingTracker):
             self.run.define_metric(name, step_metric="epoch", summary=best)
         self.run.define_metric("test_*", step_metric="epoch", summary="none")
 
-    def add(self, rows: Sequence[Row]) -> None:
-        values: dict[str, float] = summarise(rows)
+    def add(self, epoch: int, trained: Row, rows: Sequence[Row]) -> None:
+        values: dict[str, float] = {**trained, **summarise(rows), "epoch": epoch}
         if self.per_seed:
             for row in rows:
                 seed = int(row["seed"])
                 values |= {f"seed {seed}/{name}": row[name] for name in row if name not in NOT_AVERAGED}
-        self.run.log(values, step=int(values["epoch"]), commit=True)
+        self.run.log(values, step=epoch, commit=True)
 
     def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures | None) -> None:
         columns: list[str | int] = list(rows[0])
@@ -316,8 +321,8 @@ class ForgivingTracker:
             print(f"argmax-vae: tracker stopped, the run goes on without it: {reason}", file=sys.stderr)
             self.tracker = None
 
-    def log(self, history: Sequence[Row]) -> None:
-        self.attempt("log", history)
+    def log(self, history: Sequence[Row], epochs: Sequence[Row] = ()) -> None:
+        self.attempt("log", history, epochs)
 
     def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures | None) -> None:
         self.attempt("finish", rows, pictures)

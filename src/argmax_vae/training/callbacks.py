@@ -27,7 +27,8 @@ class Record(pl.Callback):
         self.run, self.tracker = run, tracker
         self.identity = config_identity
         self.seconds_before = 0.0
-        self.started = time.monotonic()
+        self.started = self.epoch_started = time.monotonic()
+        self.steps_before = 0
 
     @property
     def seconds(self) -> float:
@@ -54,18 +55,38 @@ class Record(pl.Callback):
     def on_test_batch_end(self, *_: Any, **__: Any) -> None:
         interruption.check()
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert isinstance(module, DiscreteVAE)
+        self.epoch_started, self.steps_before = time.monotonic(), int(module.steps_done)
+
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.note_epoch(trainer, module)
+
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.show(trainer, module)
+
+    def note_epoch(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Keep what training gave in this epoch, unless that is kept: before the evaluation, if there is one."""
+        assert isinstance(module, DiscreteVAE)
+        epoch = trainer.current_epoch + 1
+        if module.epochs and module.epochs[-1]["epoch"] >= epoch:
+            return
+        seconds = max(time.monotonic() - self.epoch_started, 1e-9)
+        scheduled = {name: float(value.float().mean()) for name, value in module.last_metrics.items()}
+        speed = (int(module.steps_done) - self.steps_before) / seconds
+        row = {"epoch": epoch, "train_bound": float(module.last_bound), **scheduled, "steps_per_second": speed}
+        module.epochs.append(row)
 
     def show(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Write all curves that there are, and show them to the tracker."""
         assert isinstance(module, DiscreteVAE)
         if trainer.is_global_zero and module.history:
             self.run.write_table("metrics.csv", module.history)
-            self.tracker.log(module.history)
+            self.tracker.log(module.history, module.epochs)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, DiscreteVAE)
+        self.note_epoch(trainer, module)
         if bool((module.diverged_epoch >= 0).all()):
             trainer.should_stop = True
 

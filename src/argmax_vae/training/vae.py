@@ -30,7 +30,8 @@ class DiscreteVAE(pl.LightningModule):
     """S discrete variational auto-encoders, one per seed, trained side by side by one estimator.
 
     Lightning's batch is a block of index batches (steps, seeds, batch); data live on the device. `best` holds, for
-    each seed, the networks of its best validation bound so far; `history` one row per evaluation and seed.
+    each seed, the networks of its best validation bound so far; `history` one row per evaluation and seed; `epochs` one
+    row per epoch of training; `last_bound` the mean training bound of the last chunk.
     """
 
     purposes: ClassVar[tuple[str, ...]] = ("noise", "binarization")
@@ -88,6 +89,8 @@ class DiscreteVAE(pl.LightningModule):
                 pixels_of_split = fixed_sample(pixels_of_split, seed=0)
             self.register_buffer(f"{split}_pixels", pixels_of_split, persistent=False)
         self.history: list[dict[str, float]] = []
+        self.epochs: list[dict[str, float]] = []
+        self.last_bound = torch.full((), math.nan)
         self.path_before, self.steps_before = "", 0
         self.last_metrics: dict[str, Tensor] = {}
         self.results: dict[str, Evaluation] = {}
@@ -222,7 +225,8 @@ class DiscreteVAE(pl.LightningModule):
             losses = self.runner.run(block)
         bad = ~losses.isfinite().all(0)
         self.diverged_epoch[bad & (self.diverged_epoch < 0)] = self.current_epoch
-        self.log("train_bound", losses[:, ~bad].mean() if bool((~bad).any()) else losses.mean())
+        self.last_bound = losses[:, ~bad].mean() if bool((~bad).any()) else losses.mean()
+        self.log("train_bound", self.last_bound)
         for name, value in self.last_metrics.items():
             self.log(name, value.float().mean())
 
@@ -302,11 +306,11 @@ class DiscreteVAE(pl.LightningModule):
         self.results = {split: Evaluation.of(chunks) for split, chunks in self.chunks.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["history"] = self.history
+        checkpoint["history"], checkpoint["epochs"] = self.history, self.epochs
         checkpoint["path"] = self.path
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"].setdefault("best_score", checkpoint["state_dict"]["best_bound"].clone())
-        self.history = checkpoint["history"]
+        self.history, self.epochs = checkpoint["history"], checkpoint.get("epochs", [])
         self.path_before = checkpoint.get("path", "")
         self.steps_before = int(checkpoint["state_dict"]["steps_done"])
