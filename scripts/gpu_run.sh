@@ -111,7 +111,7 @@ work() {
   local list
   for list in "${lists[@]}"; do
     [ "$(left)" -gt 20 ] || return
-    timeout --kill-after=10 $(($(left) - 15)) "$python" -m argmax_vae reproduce "$list" "${overrides[@]}" --train-only
+    timeout --kill-after=10 $(($(left) - 15)) "$python" -m argmax_vae reproduce "$list" "${overrides[@]}" --train-only --unrecorded
   done
 }
 workers=()

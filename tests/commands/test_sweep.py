@@ -15,7 +15,7 @@ from argmax_vae.commands import sweep
 from argmax_vae.config import compose, options
 from argmax_vae.config.schema import Config
 from argmax_vae.files import claimed
-from argmax_vae.runs.directory import RunDirectory, scan
+from argmax_vae.runs.directory import RunDirectory, identity, scan
 from argmax_vae.training import fit, prerequisites
 from helpers import TINY, raise_after
 
@@ -399,3 +399,21 @@ def test_runs_that_are_not_what_a_table_says_have_no_place_in_it(
     assert problem in capsys.readouterr().err
     assert main(["reproduce", table, override, "table=other", "--dry-run"]) == 0
     assert not Path("results").exists()
+
+
+def test_cells_on_record_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of which every seed has a row, wherever it was trained."""
+    monkeypatch.chdir(tmp_path)
+    words = ["seeds=[0,1]", "trainer.epochs=5"]
+    first, *others = sweep.cells("figure2", words)
+    rows = [(identity(first.config_dict), 0), (identity(first.config_dict), 1), (identity(others[0].config_dict), 0)]
+    Path("results").mkdir()
+    pd.DataFrame(rows, columns=["config_hash", "seed"]).to_csv("results/runs.csv", index=False)
+    assert main(["reproduce", "figure2", *words, "--dry-run", "--unrecorded"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in lines] == [cell.run.path.name for cell in others]
+    one = f"model.latents={first.config.model.latents}", f"experiment={first.overrides[0].split('=')[1]}"
+    assert main(["reproduce", "figure2", *words, *one, f"estimator={first.config.estimator.name}", "--unrecorded"]) == 0
+    assert "nothing to train: all cells of figure2 are on record" in capsys.readouterr().err

@@ -9,7 +9,7 @@ EXAMPLES = """\
   argmax-vae reproduce figure2 --dry-run
   argmax-vae reproduce figure2 paths.data=/data/torchvision
   argmax-vae reproduce figure2 trainer.epochs=10 model.latents=20x2
-  argmax-vae reproduce scripts/gpu/figure2.txt
+  argmax-vae reproduce scripts/gpu/figure2.txt --unrecorded
   argmax-vae reproduce demo
   argmax-vae reproduce all paths.data=/data/torchvision
 """
@@ -23,6 +23,9 @@ def add_arguments(verb: argparse.ArgumentParser) -> None:
         "--train-only",
         action="store_true",
         help="write no rows and tables; `runs --collect` does that later, elsewhere",
+    )
+    verb.add_argument(
+        "--unrecorded", action="store_true", help="leave out cells whose rows are in runs.csv of the results already"
     )
     add_config_directory(verb)
 
@@ -43,4 +46,4 @@ def run(given: argparse.Namespace) -> int:
         from argmax_vae.commands.gradients import measure_gradients
 
         return measure_gradients(given.table, given.overrides)
-    return sweep.reproduce(given.table, given.overrides, given.dry_run, given.train_only)
+    return sweep.reproduce(given.table, given.overrides, given.dry_run, given.train_only, given.unrecorded)

@@ -17,7 +17,7 @@ from argmax_vae.files import claimed, remove_all_leftovers, require_writable
 from argmax_vae.report import durations, records
 from argmax_vae.report.labels import FIGURES, STATED
 from argmax_vae.report.publish import publisher
-from argmax_vae.runs.directory import ENDED, RunDirectory
+from argmax_vae.runs.directory import ENDED, RunDirectory, identity
 from argmax_vae.runs.wandb_access import publish_table
 from argmax_vae.statistics import mean_interval
 
@@ -262,17 +262,35 @@ def selected(table: str, overrides: Sequence[str]) -> list[Selection]:
     return found
 
 
-def reproduce(table: str, overrides: list[str], dry_run: bool, train_only: bool = False) -> int:
+def reproduce(
+    table: str, overrides: list[str], dry_run: bool, train_only: bool = False, unrecorded: bool = False
+) -> int:
     """Train the cells of a table or list that are not done, and write their rows and tables, unless they are to be
-    trained only; returns the exit code.
+    trained only; returns the exit code. With `unrecorded` those whose rows are on record, from elsewhere, are left out.
     """
     lines = selected(table, overrides)
+    if unrecorded:
+        lines = [(name, words, without_recorded(each)) for name, words, each in lines]
+        lines = [line for line in lines if line[2]]
+        if not lines:
+            print(f"argmax-vae: nothing to train: all cells of {table} are on record", file=sys.stderr)
+            return DONE
     if not dry_run:
         return reproduce_selected(lines, overrides, train_only)
     found = [cell for _, _, each in lines for cell in each]
     print(*listed(found), sep="\n")
     tell_time(found)
     return DONE
+
+
+def without_recorded(found: list[Cell]) -> list[Cell]:
+    """The cells of which a seed has no row in the results. Raises UsageError when `runs.csv` is damaged."""
+    path = Path(found[0].config.paths.results) / "runs.csv"
+    if not path.exists():
+        return found
+    rows = records.read(path, "")
+    seeds = {name: set(each["seed"]) for name, each in rows.groupby("config_hash")}
+    return [cell for cell in found if not set(cell.config.seeds) <= seeds.get(identity(cell.config_dict), set())]
 
 
 def tell_time(found: list[Cell]) -> None:
