@@ -226,3 +226,14 @@ def test_every_run_of_record_has_its_origin() -> None:
         assert runs[column].notna().all(), column
     assert isinstance(runs, pd.DataFrame)
     assert not runs["dirty"].astype(str).str.lower().eq("true").any()
+
+
+def test_what_readme_says_of_which_estimator_to_take() -> None:
+    """DisARM leads at equal epochs and at equal evaluations, of which NVIL and Gumbel-Softmax need one a step."""
+    frame = pd.read_csv(RESULTS / "estimators.csv").set_index("estimator")
+    assert frame["test_bound"].idxmin() == frame["budget_bound"].idxmin() == "disarm"
+    for name in ("nvil", "gumbel_softmax"):
+        assert frame.loc[name, "decoder_evaluations"] == 1
+        assert frame.loc[name, "budget_bound"] - frame.loc["disarm", "budget_bound"] < 0.5
+    assert abs(frame.loc["nvil", "test_bound"] - frame.loc[["direct", "gumbel_softmax"], "test_bound"].mean()) < 0.5
+    assert frame.loc["imle", "behind_p"] < 0.05
