@@ -1,7 +1,8 @@
-"""Text as LaTeX and as Markdown."""
+"""Text as LaTeX and as Markdown, and durations in words."""
 
 from __future__ import annotations
 
+import math
 import re
 
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -36,3 +37,11 @@ def markdown(text: str) -> str:
 def one_line(text: str) -> str:
     """The text without line breaks, which would end a comment or a row of a table."""
     return " ".join(text.splitlines())
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds as people write them."""
+    if math.isnan(seconds):
+        return ""
+    minutes, hours = round(seconds / 60), seconds / 3600
+    return f"{seconds:.0f} s" if seconds < 120 else f"{minutes} min" if minutes < 120 else f"{hours:.1f} h"

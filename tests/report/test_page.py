@@ -330,6 +330,11 @@ def test_many_runs_are_folded_and_the_best_are_drawn(tmp_path: Path) -> None:
     (chart,) = runs.charts_of(found, runs.in_words(found))
     assert len(chart.series) == runs.OVERLAID
     assert "ε = 12.1" not in [series.style.label for series in chart.series]
+    for run in found:
+        run.history["test_accuracy"] = run.history["test_bound"] / 100
+    _, accuracies = runs.charts_of(found, runs.in_words(found))
+    assert "ε = 0.1" not in [series.style.label for series in accuracies.series]
+    assert accuracies.title == "digits, the best 12 of 13"
     assert " open><summary>" in runs.render(found[:2])
 
 

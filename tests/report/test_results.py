@@ -237,3 +237,7 @@ def test_what_readme_says_of_which_estimator_to_take() -> None:
         assert frame.loc[name, "budget_bound"] - frame.loc["disarm", "budget_bound"] < 0.5
     assert abs(frame.loc["nvil", "test_bound"] - frame.loc[["direct", "gumbel_softmax"], "test_bound"].mean()) < 0.5
     assert frame.loc["imle", "behind_p"] < 0.05
+    errors = pd.read_csv(RESULTS / "figure1_20x2.csv").query("target == 'logits' and estimator != 'exact'")
+    settings = errors.groupby(["estimator", "value"], dropna=False)["mean_squared_error"].mean()
+    best = settings.groupby("estimator").min().sort_values()
+    assert list(best.index[:2]) == ["local_expectation", "direct_rao_blackwell"]

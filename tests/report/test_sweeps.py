@@ -7,7 +7,8 @@ import math
 import pytest
 
 from argmax_vae.errors import UsageError
-from argmax_vae.report.sweeps import FORMATS, cells, differing, duration, in_words, rows_of_runs, sorted_rows, table
+from argmax_vae.markup import duration
+from argmax_vae.report.sweeps import FORMATS, cells, differing, in_words, rows_of_runs, sorted_rows, table
 from argmax_vae.runs.directory import scan
 from helpers import train
 

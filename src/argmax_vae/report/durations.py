@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from argmax_vae.markup import duration
 from argmax_vae.report.records import read
-from argmax_vae.report.sweeps import duration
 
 LIKE = ("data", "model", "latents", "estimator")
 """Columns in which a run must be like a cell; what a run took does not depend much on the others."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from argmax_vae.errors import UsageError
 from argmax_vae.files import csv_text
-from argmax_vae.markup import escape, markdown
+from argmax_vae.markup import duration, escape, markdown
 from argmax_vae.report.style import style
 from argmax_vae.runs.directory import NOT_IDENTITY, RunDirectory, flat
 from argmax_vae.statistics import mean_interval
@@ -155,14 +155,6 @@ def with_interval(mean: float, half_width: float) -> str:
 def number(value: float) -> str:
     """A whole number, or nothing."""
     return "" if math.isnan(value) else f"{value:g}"
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds as people write them."""
-    if math.isnan(seconds):
-        return ""
-    minutes, hours = round(seconds / 60), seconds / 3600
-    return f"{seconds:.0f} s" if seconds < 120 else f"{minutes} min" if minutes < 120 else f"{hours:.1f} h"
 
 
 def table(rows: Sequence[Mapping[str, Any]], format: str) -> str:

@@ -6,6 +6,7 @@ import time
 
 import pytorch_lightning as pl
 
+from argmax_vae.markup import duration
 from argmax_vae.training.vae import DiscreteVAE
 
 SECONDS_BETWEEN_LINES = 30.0
@@ -74,8 +75,8 @@ class Progress(pl.Callback):
             parts.append(f"{(int(module.steps_done) - self.counted_step) / seconds:.0f} steps/s")
             epoch = seconds / (finished - self.counted_epoch)
             left = epoch * (self.epochs - finished)
-            sweep = f" ({two_units(left + epoch * self.epochs * self.behind)} of the sweep)" if self.behind else ""
-            parts.append(f"{two_units(left)} left{sweep}")
+            sweep = f" ({duration(left + epoch * self.epochs * self.behind)} of the sweep)" if self.behind else ""
+            parts.append(f"{duration(left)} left{sweep}")
         return ", ".join(parts)
 
     def tell_collapse(self, trainer: pl.Trainer) -> None:
@@ -87,13 +88,6 @@ class Progress(pl.Callback):
         start = "\r\033[K" if self.terminal else ""
         told = f"{self.name}: KL {float(kl):.2g} nats on validation, the posterior has collapsed onto the prior"
         print(f"{start}argmax-vae: {told}", file=sys.stderr, flush=True)
-
-
-def two_units(seconds: float) -> str:
-    """A time in its two largest units, such as 1 h 40 min."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def fitting(line: str, name: str, columns: int) -> str:

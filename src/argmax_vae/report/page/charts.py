@@ -125,7 +125,8 @@ def several(rows: pd.DataFrame, metric: str, factor: float) -> tuple[Series, ...
 
 def line(estimator: str, rows: pd.DataFrame, metric: str, factor: float, look: Style | None = None) -> Series:
     """The series of a metric whose values are finite, with a row for each seed and epoch."""
-    intervals = {int(str(epoch)): mean_interval(factor * values) for epoch, values in rows.groupby("epoch")[metric]}
+    epochs = rows["epoch"].astype(int)
+    intervals = {epoch: mean_interval(factor * rows.loc[epochs == epoch, metric]) for epoch in sorted(set(epochs))}
     return Series(estimator, tuple(intervals), tuple(intervals.values()), look)
 
 

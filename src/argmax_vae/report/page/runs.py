@@ -35,7 +35,9 @@ SEARCH = (
 UNFOLDED = 4
 """Up to so many runs are shown unfolded."""
 OVERLAID = 12
-"""The most runs of one chart, those with the lowest bounds."""
+"""The most runs of one chart, those that are best in its measure at their last evaluation."""
+BETTER = {"test_bound": 1, "test_accuracy": -1}
+"""1 where less is better, −1 where more is."""
 
 
 @dataclass(frozen=True)
@@ -157,15 +159,21 @@ def charts_of(found: Sequence[Run], words: Sequence[str]) -> list[Chart]:
     for data, group in groups.items():
         for metric, (measure, factor) in METRICS.items():
             able = [(run, word) for run, word in group if metric in run.history and run.history[metric].notna().any()]
-            best = sorted(able, key=lambda pair: pair[0].history[metric].iloc[-1])[:OVERLAID]
+            best = sorted(able, key=lambda pair: BETTER[metric] * last_mean(pair[0].history, metric))[:OVERLAID]
             lines = [
                 line(estimator, run.history.dropna(subset=metric), metric, factor, look)
                 for run, estimator, look in looks(best)
             ]
             if lines:
-                title = f"{data}, the {len(lines)} with the lowest {metric}" if len(lines) < len(able) else data
+                title = f"{data}, the best {len(lines)} of {len(able)}" if len(lines) < len(able) else data
                 drawn.append(Chart(title, measure, tuple(lines)))
     return drawn
+
+
+def last_mean(history: pd.DataFrame, metric: str) -> float:
+    """The mean over seeds of a metric at the last epoch at which it has a value."""
+    rows = history.dropna(subset=metric)
+    return float(rows.loc[rows["epoch"] == rows["epoch"].max(), metric].mean())
 
 
 def looks(found: Sequence[tuple[Run, str]]) -> list[tuple[Run, str, Style]]:
