@@ -31,6 +31,10 @@ def test_the_dashboard_shows_what_the_tracker_logs() -> None:
 
     view = dashboard.workspace("someone", "argmax-vae")
     curves, cost, images, tables = view.sections
+    (cell,) = compose.cells("train", [])
+    for grouped in view.runset_settings.groupby:
+        section, _, key = grouped.name.partition(".")
+        assert section in cell.config_dict and (not key or key in cell.config_dict[section])
     logged = {
         f"{split}_{what}" for split in ("validation", "test") for what in ("bound", "kl", "codes_in_use", "accuracy")
     }
@@ -48,7 +52,7 @@ def test_the_dashboard_is_listed_without_a_login_and_saved_with_one(
     from argmax_vae.commands import dashboard
 
     assert main(["sync", "--dashboard", "--dry-run"]) == 0
-    assert capsys.readouterr().out.splitlines()[0] == "Curves by estimator: 5 panels"
+    assert capsys.readouterr().out.splitlines()[0] == "Curves: 5 panels"
     saved = []
     monkeypatch.setattr(dashboard, "online_problem", lambda: "")
     monkeypatch.setattr(dashboard.ws.Workspace, "save", lambda view: saved.append((view.entity, view.project)))

@@ -215,6 +215,14 @@ def items_of(items: Any) -> dict[str, Any]:
     return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
 
 
+def charted(history: list[dict[str, Any]], log: Path) -> list[float]:
+    """The means in the chart of the test bound, which has curves of two seeds too."""
+    (line,) = [line for line in history if "charts/test_bound_table/path" in line]
+    chart = json.loads((log.parent / "files" / line["charts/test_bound_table/path"]).read_text())
+    assert {name for _, name, _ in chart["data"]} == {"seed 4", "seed 6", "mean", "low", "high"}
+    return sorted(value for _, name, value in chart["data"] if name == "mean")
+
+
 @pytest.mark.usefixtures("quiet_wandb")
 def test_wandb_mirrors_a_run_offline(tmp_path: Path) -> None:
     import wandb
@@ -253,8 +261,9 @@ def test_wandb_mirrors_a_run_offline(tmp_path: Path) -> None:
     for line in logged:
         values = curves[curves["epoch"] == line["epoch"]].set_index("seed")["validation_bound"]
         assert line["validation_bound"] == pytest.approx(values.mean(), rel=1e-9)
-        assert line["validation_bound_low"] < values.min()
-        assert line["validation_bound_high"] > values.max()
+        assert line["interval/validation_bound_low"] < values.min()
+        assert line["interval/validation_bound_high"] > values.max()
+        assert not any(name.startswith("validation_bound_") for name in line)
         assert line["seed 4/validation_bound"] == pytest.approx(values[4], rel=1e-9)
         assert line["seed 6/validation_bound"] == pytest.approx(values[6], rel=1e-9)
 
@@ -263,6 +272,7 @@ def test_wandb_mirrors_a_run_offline(tmp_path: Path) -> None:
     frame = pd.DataFrame(table["data"], columns=table["columns"])
     assert list(frame["seed"]) == [4, 6]
     assert list(frame["test_bound"]) == pytest.approx(list(seeds(run)["test_bound"]), rel=1e-9)
+    assert charted(history, log) == pytest.approx(sorted(curves.groupby("epoch")["test_bound"].mean()), rel=1e-9)
     for name, shape in (("samples", (6 * 46, 6 * 91)), ("reconstructions", (6 * 19, 6 * 91))):
         assert (last[f"{name}/height"], last[f"{name}/width"]) == shape
         assert (log.parent / "files" / last[f"{name}/path"]).is_file()
@@ -273,8 +283,9 @@ def test_wandb_mirrors_a_run_offline(tmp_path: Path) -> None:
     assert bound.summary.min
     assert accuracy.summary.max
     assert not any(name.startswith("test_") for name in defined)
-    on_test = [record.metric for record in records if record.metric.glob_name == "test_*"]
-    assert [metric.summary.none for metric in on_test] == [True]
+    globs = {record.metric.glob_name: record.metric for record in records if record.metric.glob_name}
+    assert globs["test_*"].summary.none
+    assert globs["interval/*"].options.hidden
     summaries = [items_of(record.summary.update) for record in records if record.WhichOneof("record_type") == "summary"]
     final = {name: value for summary in summaries for name, value in summary.items() if name.startswith("final/")}
     assert final["final/test_bound"] == pytest.approx(seeds(run)["test_bound"].mean(), rel=1e-9)
@@ -312,6 +323,31 @@ def test_a_table_is_an_artifact_and_what_is_not_uploaded_is_listed(
     assert wandb_access.offline_runs(tmp_path) == []
     assert main(["sync", "--runs", str(tmp_path)]) == 0
     assert "nothing of wandb's to upload" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("quiet_wandb")
+def test_wandb_alerts_when_every_seed_has_diverged(tmp_path: Path) -> None:
+    import wandb
+
+    tracker = trackers.WandbTracker(TrackerConfig("wandb"), labels(tmp_path))
+    tracker.log(ROWS)
+    tracker.close("diverged")
+    wandb.teardown()
+    (log,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    alerts = [record.alert for record in records_of(log) if record.WhichOneof("record_type") == "alert"]
+    alerts += [record.request.alert for record in records_of(log) if record.WhichOneof("record_type") == "request"]
+    assert "every seed has diverged" in {alert.title for alert in alerts}
+
+
+def test_curves_of_seeds_leave_out_what_is_not_finite() -> None:
+    rows = [{"epoch": 1, "seed": seed, "test_bound": value} for seed, value in ((0, 2.0), (1, 4.0))]
+    rows += [{"epoch": 2, "seed": 0, "test_bound": 1.0}, {"epoch": 2, "seed": 1, "test_bound": math.nan}]
+    found = trackers.seed_curves(rows, "test_bound")
+    assert found["seed 0"] == ([1, 2], [2.0, 1.0])
+    assert found["seed 1"] == ([1], [4.0])
+    assert found["mean"] == ([1], [3.0])
+    assert found["high"][1][0] == pytest.approx(3 + 12.706204736)
+    assert trackers.seed_curves(rows, "test_accuracy") == {}
 
 
 def test_final_summary_counts_diverged_seeds_and_averages_the_others() -> None:

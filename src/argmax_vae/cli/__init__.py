@@ -6,6 +6,7 @@ nobody read what the command is there to print.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Protocol
@@ -83,6 +84,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a verb and return its exit code. Without arguments this is the command line of the process."""
+    if arguments is None and "_ARGCOMPLETE" in os.environ:
+        from argmax_vae.cli.completion import complete
+
+        complete(parser())
     if arguments is None:
         streams.protect()
         interruption.listen()

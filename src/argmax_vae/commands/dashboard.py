@@ -1,6 +1,7 @@
 """`argmax-vae sync --dashboard`: a project of wandb's as curves by estimator, bounds against cost, images and tables.
 
-Runs are grouped by estimator and ordered by their test bound; what is plotted is what the tracker logs.
+Runs are grouped by data, latents, estimator and protocol and ordered by their test bound; what is plotted is what the
+tracker logs.
 """
 
 import os
@@ -16,11 +17,12 @@ from argmax_vae.report.records import TABLES
 from argmax_vae.runs.trackers import TrackerConfig
 from argmax_vae.runs.wandb_access import first_line, online_problem
 
-ESTIMATOR = "estimator.name"
+GROUPED_BY = ("data.name", "model.latents", "estimator.name", "protocol")
+"""What runs differ in that are not to be averaged with each other; those of a group differ in schedules and seeds."""
 
 
 def curves() -> ws.Section:
-    """Bounds and accuracies over epochs, averaged by estimator, with the range of the runs."""
+    """Bounds and accuracies over epochs, averaged within each group, with the range of its runs."""
     titles = {
         "test_bound": "test bound (nats)",
         "validation_bound": "validation bound (nats)",
@@ -33,14 +35,13 @@ def curves() -> ws.Section:
             title=title,
             x="epoch",
             y=[metric],
-            groupby=wr.Config(ESTIMATOR),
             groupby_aggfunc="mean",
             groupby_rangefunc="minmax",
             title_x="epoch",
         )
         for metric, title in titles.items()
     ]
-    return ws.Section(name="Curves by estimator", panels=panels, is_open=True)
+    return ws.Section(name="Curves", panels=panels, is_open=True)
 
 
 def cost() -> ws.Section:
@@ -68,14 +69,14 @@ def tables() -> ws.Section:
 
 
 def workspace(entity: str, project: str) -> ws.Workspace:
-    """The view: four sections over runs grouped by estimator, the best test bound first."""
+    """The view: four sections over groups of runs, the best test bound first."""
     return ws.Workspace(
         entity=entity,
         project=project,
         name="Estimators compared",
         sections=[curves(), cost(), images(), tables()],
         runset_settings=ws.RunsetSettings(
-            groupby=[ws.Config(ESTIMATOR)],
+            groupby=[ws.Config(name) for name in GROUPED_BY],
             order=[ws.Ordering(ws.Summary("final/test_bound"), ascending=True)],
         ),
     )

@@ -121,6 +121,26 @@ def summarise(rows: Sequence[Row]) -> dict[str, float]:
     return summary
 
 
+def is_end(name: str) -> bool:
+    """Whether `summarise` names the end of an interval so."""
+    return name.endswith(("_low", "_high"))
+
+
+def seed_curves(history: Sequence[Row], metric: str) -> dict[str, tuple[list[float], list[float]]]:
+    """Epochs and values of a metric for every seed with finite ones; of several, their mean and its interval too."""
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    for rows in evaluations(history):
+        found = {f"seed {int(row['seed'])}": row[metric] for row in rows if math.isfinite(row.get(metric, math.nan))}
+        if len(found) > 1:
+            interval = mean_interval(list(found.values()))
+            found = {"mean": interval.mean, "low": interval.low, "high": interval.high, **found}
+        for name, value in found.items():
+            epochs, values = curves.setdefault(name, ([], []))
+            epochs.append(rows[0]["epoch"])
+            values.append(value)
+    return curves
+
+
 class NoTracker:
     """Tracks nothing."""
 
@@ -249,19 +269,25 @@ NOT_SHOWN = ("laboratory", "chosen", "tracker", "paths")
 """Sections of the configuration that say nothing of a run."""
 
 
-class WandbTracker(GrowingTracker):
-    """One wandb run per cell: mean and interval curves, a table of the seeds, and pictures; offline by default.
+CHARTS = ("validation_bound", "test_bound", "validation_accuracy", "test_accuracy")
+"""Metrics that wandb shows as one chart of all seeds, their mean and the interval of it."""
 
-    `per_seed` adds a curve for every seed. The summary has the final numbers as `final/…`. Its steps are epochs: online
-    a run goes on behind the last that the server has; offline, where every process has a directory of its own, each of
-    these holds the run from its start.
+
+class WandbTracker(GrowingTracker):
+    """One wandb run per cell: mean curves, charts and a table of the seeds, and pictures; offline by default.
+
+    Ends of intervals are `interval/…` without charts of their own; `per_seed` adds a curve for every seed while the run
+    goes on. The summary has the final numbers as `final/…`. Its steps are epochs: online a run goes on behind the last
+    that the server has; offline, where every process has a directory of its own, each of these holds the run from its
+    start.
     """
 
     def __init__(self, config: TrackerConfig, labels: RunLabels) -> None:
         import wandb
 
-        self.per_seed = config.per_seed
+        self.per_seed, self.name = config.per_seed, labels.name
         self.wandb = wandb
+        self.history: Sequence[Row] = ()
         self.run = wandb_access.start(
             wandb_access.usable_mode(config),
             **wandb_access.naming(config, os.environ, name=labels.name, group=labels.group),
@@ -278,9 +304,15 @@ class WandbTracker(GrowingTracker):
         for name, best in BEST.items():
             self.run.define_metric(name, step_metric="epoch", summary=best)
         self.run.define_metric("test_*", step_metric="epoch", summary="none")
+        self.run.define_metric("interval/*", step_metric="epoch", hidden=True)
+
+    def log(self, history: Sequence[Row], epochs: Sequence[Row] = ()) -> None:
+        self.history = history
+        super().log(history, epochs)
 
     def add(self, epoch: int, trained: Row, rows: Sequence[Row]) -> None:
-        values: dict[str, float] = {**trained, **summarise(rows), "epoch": epoch}
+        found = {f"interval/{key}" if is_end(key) else key: value for key, value in summarise(rows).items()}
+        values: dict[str, float] = {**trained, **found, "epoch": epoch}
         if self.per_seed:
             for row in rows:
                 seed = int(row["seed"])
@@ -294,11 +326,20 @@ class WandbTracker(GrowingTracker):
             name: self.wandb.Image((picture * 255).round().astype(np.uint8), mode="L" if picture.ndim == 2 else "RGB")
             for name, picture in named(pictures)
         }
-        self.run.log({"seeds": table, **images})
+        charts = {
+            f"charts/{metric}": self.wandb.plot.line_series(
+                [x for x, _ in lines.values()], [y for _, y in lines.values()], list(lines), metric, "epoch"
+            )
+            for metric in CHARTS
+            if (lines := seed_curves(self.history, metric))
+        }
+        self.run.log({"seeds": table, **images, **charts})
         self.run.summary.update({f"final/{name}": value for name, value in final_summary(rows).items()})
 
     def close(self, outcome: str) -> None:
         self.run.summary["outcome"] = outcome
+        if outcome == "diverged":
+            self.run.alert("every seed has diverged", f"{self.name}: {self.run.dir}", level=self.wandb.AlertLevel.ERROR)
         self.run.finish(exit_code=EXIT_CODES[outcome])
 
 
