@@ -339,7 +339,7 @@ class WandbTracker(GrowingTracker):
     def close(self, outcome: str) -> None:
         self.run.summary["outcome"] = outcome
         if outcome == "diverged":
-            self.run.alert("every seed has diverged", f"{self.name}: {self.run.dir}", level=self.wandb.AlertLevel.ERROR)
+            self.run.alert("every seed has diverged", f"{self.name}: {self.run.dir}", level="ERROR")
         self.run.finish(exit_code=EXIT_CODES[outcome])
 
 
