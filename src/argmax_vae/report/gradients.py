@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 FIGURES = {
     "figure1": "Figure 1: bias and standard deviation of gradient estimates",
     "figure1_20x2": "Bias and standard deviation of gradient estimates in a product space, 20×2",
+    "figure6_gradients": "Gradient estimates on the deep 20×3 model of Figure 6",
 }
 """Configs of which `argmax-vae gradients` writes files of record, and their titles."""
 
