@@ -102,6 +102,7 @@ def combinations() -> Iterator[Combination]:
             phases = PHASES if model == "mixture" else ("both",) if model == "attributes" else ("unlabelled",)
             yield from (Combination(model, estimator, phase=phase, loss=loss) for phase in phases)
         yield Combination("linear", estimator, kl="concrete")
+        yield Combination("linear", estimator, kl="importance_weighted")
         yield Combination("mixture", estimator, kl="folded", phase="both", loss="augmented")
     yield Combination("linear", "direct", kl="none")
     yield Combination("linear", "direct", kl="folded")

@@ -32,6 +32,7 @@ COMPANIONS = {
     ("estimator", "arm"): ["model.latents=20x2"],
     ("estimator", "disarm"): ["model.latents=20x2"],
     ("objective", "concrete"): ["estimator=gumbel_softmax"],
+    ("objective", "importance_weighted"): ["estimator=reinforce"],
     ("supervision", "joint"): ["model=mixture"],
     ("supervision", "sequential"): ["model=mixture"],
     ("supervision", "sequential_joint"): ["model=mixture"],

@@ -241,3 +241,8 @@ class Config:
         by_batch = getattr(self.estimator, "reduction", "image") == "batch"
         require(not (by_batch and processes > 1), "runtime.processes", processes, "1 with estimator.reduction=batch")
         self.objective.validate_estimator(ESTIMATORS[self.estimator.name], self.estimator.name)
+        kl = self.objective.kl
+        trained = self.model.prior == "uniform" or kl != "none"
+        require(trained, "objective.kl", kl, "one that is trained, such as analytic, with model.prior=learned")
+        weighted = mixture and kl == "importance_weighted"
+        require(not weighted, "objective.kl", kl, f"another with model={self.model.name}")
