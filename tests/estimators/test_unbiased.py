@@ -31,6 +31,8 @@ UNBIASED: dict[str, tuple[str, dict[str, Any]]] = {
     "relax, categorical": ("relax", {"initial_eta": 0.8}),
     "relax, binary": ("relax", {"parameterization": "binary", "surrogate": [5, 4]}),
     "arm": ("arm", {}),
+    "arsm": ("arsm", {}),
+    "ars": ("arsm", {"reference": "one"}),
     "disarm": ("disarm", {}),
     "local expectation": ("local_expectation", {}),
     "straight-through, where the loss is linear in each code": ("straight_through", {}),

@@ -140,6 +140,7 @@ EVALUATIONS = {
     "relax": 3,
     "reinforce": 4,
     "arm": 2,
+    "arsm": 4,
     "disarm": 2,
 }
 

@@ -24,6 +24,7 @@ LEFT_OUT = (
     "gapped_straight_through",
     "zgr",
     "nvil",
+    "arsm",
     "disarm_categorical",
     "unordered_set",
     "sum_and_sample",

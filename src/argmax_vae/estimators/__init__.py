@@ -4,6 +4,7 @@ Those of other installed packages stand behind the package's own (`argmax_vae.pl
 """
 
 from argmax_vae.estimators.arm import Arm
+from argmax_vae.estimators.arsm import Arsm
 from argmax_vae.estimators.base import Estimate, Estimator, EstimatorConfig
 from argmax_vae.estimators.carms import Carms
 from argmax_vae.estimators.decoupled_straight_through import DecoupledStraightThrough
@@ -46,6 +47,7 @@ OWN: dict[str, type[Estimator]] = {
     "reinforce": Reinforce,
     "nvil": Nvil,
     "arm": Arm,
+    "arsm": Arsm,
     "disarm": DisArm,
     "disarm_categorical": DisArmCategorical,
     "carms": Carms,

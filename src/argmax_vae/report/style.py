@@ -51,6 +51,7 @@ STYLES: dict[str, Style] = {
     "reinforce": Style("REINFORCE", "#3F7E90", SOLID, "X", "score"),
     "nvil": Style("NVIL", "#A8C078", SHORT_DASHED, "2", "score"),
     "arm": Style("ARM", "#501579", DASH_DOT_DOT, "P", "score"),
+    "arsm": Style("ARSM", "#321E00", DASH_DOT, "|", "score"),
     "disarm": Style("DisARM", "#C4A7D6", DASHED, "d", "score"),
     "disarm_categorical": Style("DisARM, categorical", "#240C54", SHORT_DASHED, "3", "score"),
     "carms": Style("CARMS", "#180084", DASHED, "4", "score"),
