@@ -142,6 +142,7 @@ WRONG = [
     ("gumbel_rao", {"inner_samples": 0}, "estimator.inner_samples=0 must be at least 1"),
     ("direct_rao_blackwell", {"given": "nothing"}, "estimator.given=nothing must be one of code, others"),
     ("arsm", {"reference": "two"}, "estimator.reference=two must be one of all, one"),
+    ("double_control_variates", {"samples": 1}, "estimator.samples=1 must be at least 2"),
     ("carms", {"samples": 1}, "estimator.samples=1 must be at least 2"),
     ("unordered_set", {"samples": 9}, "estimator.samples=9 must be from 2 to 8"),
     ("sum_and_sample", {"samples": 1}, "estimator.samples=1 must be from 2 to 8"),

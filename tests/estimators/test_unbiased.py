@@ -40,6 +40,7 @@ UNBIASED: dict[str, tuple[str, dict[str, Any]]] = {
         "direct_control_variate",
         {"epsilon": Constant(value=0.7), "samples": 2, "initial_eta": 0.6},
     ),
+    "double control variates": ("double_control_variates", {"samples": 3, "initial_alpha": 0.7}),
     "disarm, categorical": ("disarm_categorical", {}),
     "carms": ("carms", {"samples": 3}),
     "unordered set": ("unordered_set", {"samples": 3}),

@@ -23,6 +23,7 @@ LEFT_OUT = (
     "decoupled_straight_through",
     "gapped_straight_through",
     "zgr",
+    "double_control_variates",
     "nvil",
     "arsm",
     "disarm_categorical",

@@ -13,6 +13,7 @@ from argmax_vae.estimators.direct_control_variate import DirectControlVariate
 from argmax_vae.estimators.direct_rao_blackwell import DirectRaoBlackwell
 from argmax_vae.estimators.disarm import DisArm
 from argmax_vae.estimators.disarm_categorical import DisArmCategorical
+from argmax_vae.estimators.double_control_variates import DoubleControlVariates
 from argmax_vae.estimators.exact import Exact
 from argmax_vae.estimators.gapped_straight_through import GappedStraightThrough
 from argmax_vae.estimators.gumbel_rao import GumbelRao
@@ -44,6 +45,7 @@ OWN: dict[str, type[Estimator]] = {
     "rebar": Rebar,
     "relax": Relax,
     "direct_control_variate": DirectControlVariate,
+    "double_control_variates": DoubleControlVariates,
     "reinforce": Reinforce,
     "nvil": Nvil,
     "arm": Arm,

@@ -6,6 +6,7 @@ Most are one of two kinds, and a subclass then writes its equation alone:
 - `Pathwise` differentiates the loss of codes that depend on the logits: the subclass writes `codes`.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -230,6 +231,18 @@ class Pathwise(Estimator):
 def importance_weighted_bound(negative_log_weights: Float[Tensor, "samples *leading"]) -> Float[Tensor, "*leading"]:
     """−log (1/M) Σ_m w_m in nats, from −log w_m."""
     return math.log(len(negative_log_weights)) - (-negative_log_weights).logsumexp(0)
+
+
+def losses_and_slopes(loss: CodeLoss, codes: Codes) -> tuple[Losses, Codes]:
+    """The losses of codes, differentiable in the decoder, and their slopes ∂θ/∂z in each code, by one evaluation."""
+    slopes, losses = torch.func.grad(functools.partial(summed, loss), has_aux=True)(codes)
+    return losses, slopes
+
+
+def summed(loss: CodeLoss, codes: Codes) -> tuple[Float[Tensor, ""], Losses]:
+    """The sum of the losses of codes, and the losses."""
+    losses = loss(codes)
+    return losses.sum(), losses
 
 
 def with_gradient(

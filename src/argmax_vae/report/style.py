@@ -48,6 +48,7 @@ STYLES: dict[str, Style] = {
     "rebar": Style("REBAR", "#239F73", DASH_DOT, "^", "control variate"),
     "relax": Style("RELAX", "#91005C", DOTTED, "v", "control variate"),
     "direct_control_variate": Style("direct as control variate", "#4050F8", DOTTED, "1", "control variate"),
+    "double_control_variates": Style("double control variates", "#2828FA", DASHED, "_", "control variate"),
     "reinforce": Style("REINFORCE", "#3F7E90", SOLID, "X", "score"),
     "nvil": Style("NVIL", "#A8C078", SHORT_DASHED, "2", "score"),
     "arm": Style("ARM", "#501579", DASH_DOT_DOT, "P", "score"),
