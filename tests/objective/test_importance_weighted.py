@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from argmax_vae.commands.sweep import summary
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.estimators.base import Estimator, importance_weighted_bound
@@ -149,6 +150,7 @@ def test_a_run_reports_the_bound_that_it_trains_beside_the_plain_one(tmp_path: P
     for split in ("validation", "test"):
         assert (curves[f"{split}_importance_weighted"] < curves[f"{split}_bound"]).all()
     assert (final["test_importance_weighted"] < final["test_bound"]).all()
+    assert ", importance-weighted " in summary(run)
     best = curves.loc[curves.groupby("seed")["validation_importance_weighted"].idxmin()]
     pd.testing.assert_series_equal(
         best["epoch"].reset_index(drop=True), final["best_epoch"], check_names=False, check_dtype=False

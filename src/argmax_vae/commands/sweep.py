@@ -80,7 +80,7 @@ def launch(config_name: str, overrides: list[str], multirun: bool, dry_run: bool
 
 
 def summary(run: RunDirectory) -> str:
-    """A line for a finished run: its directory, and its mean test bound (nats) and accuracy with 95 % intervals."""
+    """A line for a finished run: its directory, and its mean test bounds (nats) and accuracy with 95 % intervals."""
     try:
         seeds = run.seeds()
     except UsageError as error:
@@ -91,6 +91,7 @@ def summary(run: RunDirectory) -> str:
     parts = []
     for column, name, factor, unit in (
         ("test_bound", "test bound", 1, "nats"),
+        ("test_importance_weighted", "importance-weighted", 1, "nats"),
         ("test_accuracy", "test accuracy", 100, "%"),
     ):
         if column in done and done[column].notna().all():
