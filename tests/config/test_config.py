@@ -33,6 +33,7 @@ COMPANIONS = {
     ("estimator", "disarm"): ["model.latents=20x2"],
     ("objective", "concrete"): ["estimator=gumbel_softmax"],
     ("objective", "importance_weighted"): ["estimator=reinforce"],
+    ("model", "layered"): ["estimator=reinforce"],
     ("supervision", "joint"): ["model=mixture"],
     ("supervision", "sequential"): ["model=mixture"],
     ("supervision", "sequential_joint"): ["model=mixture"],

@@ -129,13 +129,15 @@ class Estimator(nn.Module):
     """A gradient estimator. Randomness is drawn by `noise` and used by `forward`, which is a pure function of it.
 
     `has_relaxed_codes`: its estimates carry relaxed codes; `learns_from_latents`: the size of what it learns depends on
-    n and k; `has_importance_weighted`: it has a gradient of the importance-weighted bound of its samples.
+    n and k; `has_importance_weighted`: it has a gradient of the importance-weighted bound of its samples;
+    `asks_for_codes_alone`: of `CodeLoss` it calls the loss of codes and nothing else.
     """
 
     config_class: ClassVar[type[EstimatorConfig]]
     has_relaxed_codes: ClassVar[bool] = False
     learns_from_latents: ClassVar[bool] = False
     has_importance_weighted: ClassVar[bool] = False
+    asks_for_codes_alone: ClassVar[bool] = True
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -152,6 +154,11 @@ class Estimator(nn.Module):
         With `seeds`, logits are (seeds, batch, n, k) and every seed has its own; without, one serves all.
         """
         return self
+
+    @property
+    def remembers(self) -> bool:
+        """Whether `observe` keeps anything."""
+        return type(self).observe is not Estimator.observe
 
     def observe(self, seen: Float[Tensor, "*leading"]) -> None:
         """Called after every training step with `Estimate.seen` of all images, for what is remembered."""

@@ -63,6 +63,7 @@ class Imle(Direct):
     """(z − z_{−λ})/λ, the perturbation being the slope of the loss."""
 
     config_class = ImleConfig
+    asks_for_codes_alone = True
     alpha: Tensor
     nonzeros: Tensor
 
@@ -92,6 +93,10 @@ class Imle(Direct):
         norms = torch.linalg.vector_norm(slopes, dim=(-2, -1), keepdim=True)
         ratio = self.alpha.to(logits.dtype)[..., None, None] * sizes / norms
         return torch.nan_to_num(ratio).clamp_min(torch.finfo(logits.dtype).tiny)
+
+    @property
+    def remembers(self) -> bool:
+        return self.config.step == "adaptive"
 
     def observe(self, seen: Float[Tensor, "*leading"]) -> None:
         if self.config.step != "adaptive":

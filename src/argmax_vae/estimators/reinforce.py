@@ -81,6 +81,10 @@ class Reinforce(FromLosses):
         score = codes - logits.softmax(-1)
         return ((losses - self.baseline(losses))[..., None, None] * score).mean(0)
 
+    @property
+    def remembers(self) -> bool:
+        return self.config.baseline == "moving_average"
+
     def baseline(self, losses: Losses) -> Losses:
         """b for every sample; the moving average is of the steps before this one, corrected for its start at zero."""
         if self.config.baseline == "leave_one_out":

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from argmax_vae.errors import LARGEST_SIZE, require, require_one_of, require_sizes
+from argmax_vae.latents import gumbel_from_uniform, one_hot_argmax
 from argmax_vae.models.layers import SeedMLP
 from argmax_vae.models.likelihoods import LIKELIHOODS
-from argmax_vae.randomness import generator_for
+from argmax_vae.randomness import NoiseSource, generator_for
 
 PRIORS = ("uniform", "learned")
 
@@ -99,6 +100,12 @@ class Networks(nn.Module):
     def log_prior(self) -> Float[Tensor, "seeds 1 n k"] | None:
         """log p(z_i = j) in nats, for all images of a seed; None for the uniform prior."""
         return None if self.prior_logits is None else self.prior_logits.log_softmax(-1).unsqueeze(1)
+
+    def prior_codes(self, number: int, noise: NoiseSource) -> Float[Tensor, "any_seeds number n k"]:
+        """Codes drawn from the prior, by the same noise for all seeds."""
+        device = next(self.parameters()).device
+        gumbel = gumbel_from_uniform(noise.uniform((number, self.n, self.k))).to(device)
+        return one_hot_argmax(gumbel.unsqueeze(0) if self.log_prior is None else self.log_prior + gumbel)
 
     def encode(self, images: Float[Tensor, "seeds batch pixels"]) -> Float[Tensor, "seeds batch n k"]:
         """Logits of images with values in [0, 1], which the squared error scales to [−1, 1]."""
