@@ -11,6 +11,7 @@ from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.models.convolutional import AttributeConfig
 from argmax_vae.models.discrete import DeepConfig, ModelConfig
+from argmax_vae.models.layered import LayeredConfig
 from argmax_vae.models.mixture import MixtureConfig
 from argmax_vae.objective.labels import SupervisionConfig
 from argmax_vae.objective.terms import ObjectiveConfig
@@ -27,6 +28,7 @@ MODELS: dict[str, ModelConfig] = {
     "one latent": ModelConfig(latents="1x2"),
     "one_hidden": ModelConfig(name="one_hidden", latents="3x2", hidden=[5]),
     "deep": DeepConfig(latents="3x2", hidden=[6, 5]),
+    "layered": LayeredConfig(latents="3x2", further=["2x2"]),
     "mixture": MixtureConfig(hidden=[5], discrete_hidden=[4], decoder_hidden=[5], **SMALL_MIXTURE),
     "attributes": AttributeConfig(channels=[2, 3], dropout=0.5, **SMALL_MIXTURE),
 }
@@ -102,6 +104,7 @@ def combinations() -> Iterator[Combination]:
             phases = PHASES if model == "mixture" else ("both",) if model == "attributes" else ("unlabelled",)
             yield from (Combination(model, estimator, phase=phase, loss=loss) for phase in phases)
         yield Combination("linear", estimator, kl="concrete")
+        yield Combination("linear", estimator, kl="importance_weighted")
         yield Combination("mixture", estimator, kl="folded", phase="both", loss="augmented")
     yield Combination("linear", "direct", kl="none")
     yield Combination("linear", "direct", kl="folded")

@@ -41,6 +41,7 @@ BAD_OVERRIDES = [
     ("+novelty=3", ["unknown key 'novelty'"]),
     ("xyz=3", ["unknown key 'xyz'", "there are data, estimator"]),
     ("~seeds", ["'seeds' cannot be removed"]),
+    ("~seeds.first", ["unknown key 'seeds.first'"]),
     ("estimator.temperature.value=1", ["'estimator.temperature.value'", "another option"]),
     ("trainer.epochs=many", ["trainer.epochs=many", "Integer"]),
     ("trainer.epochs=2.5", ["trainer.epochs=2.5", "Integer"]),

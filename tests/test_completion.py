@@ -13,6 +13,12 @@ from argmax_vae.config.options import primary_configs
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.report.publish import PUBLISHERS
 
+NEED_OTHERS = (
+    *("schedule@", "experiment=", "model=", "supervision="),
+    *("objective=concrete", "objective=importance_weighted"),
+)
+"""Options that do not go with every choice of the others."""
+
 
 def completed(line: str, cache: Path) -> list[str]:
     """The words that a new process gives for a command line with the cursor at its end."""
@@ -53,7 +59,7 @@ def test_words_are_what_can_be_composed(words: completion.Words) -> None:
     assert set(primary_configs()) < set(words["configs"])
     assert set(PUBLISHERS) < set(words["tables"])
     for word in words["options"]:
-        if not word.startswith(("schedule@", "experiment=", "model=", "supervision=", "objective=concrete")):
+        if not word.startswith(NEED_OTHERS):
             sweep.composed_yaml("train", [word, "model.latents=2x2"])
     for word in ("experiment=released_direct", "schedule@estimator.epsilon=linear"):
         assert word in words["options"]

@@ -166,6 +166,16 @@ def kl_to_uniform(logits: Float[Tensor, "*batch n k"]) -> Float[Tensor, "*batch"
     return (log_probabilities.exp() * log_probabilities).sum((-2, -1)) + n * math.log(k)
 
 
+def kl_to_prior(
+    logits: Float[Tensor, "*batch n k"], log_prior: Float[Tensor, "*#batch n k"] | None
+) -> Float[Tensor, "*batch"]:
+    """KL(q ‖ p) = Σ_i Σ_j q_i(j) (log q_i(j) − log p_i(j)) in nats; `log_prior` is log p, None for the uniform one."""
+    if log_prior is None:
+        return kl_to_uniform(logits)
+    log_probabilities = logits.log_softmax(-1)
+    return (log_probabilities.exp() * (log_probabilities - log_prior)).sum((-2, -1))
+
+
 def log_probability(
     logits: Float[Tensor, "*batch n k"], codes: Float[Tensor, "*samples_batch n k"]
 ) -> Float[Tensor, "*samples_batch"]:
@@ -283,13 +293,16 @@ def relaxed_kl(
     logits: Float[Tensor, "*batch n k"],
     temperature: Float[Tensor, ""] | float,
     prior_temperature: float,
+    log_prior: Float[Tensor, "*#batch n k"] | None = None,
 ) -> Float[Tensor, "*samples_batch"]:
-    """One-sample estimate of the relaxed divergence Σ_i log ρ_{φ,τ}(y_i) − log ρ_{0,τ_prior}(y_i) in nats
+    """One-sample estimate of the relaxed divergence Σ_i log ρ_{φ,τ}(y_i) − log ρ_{log p,τ_prior}(y_i) in nats
 
-    (Maddison et al. 2016, Equation 20 in ExpConcrete form). It is not the divergence of the discrete variables.
+    (Maddison et al. 2016, Equation 20 in ExpConcrete form), p uniform without `log_prior`. It is not the divergence of
+    the discrete variables.
     """
     posterior = exp_concrete_log_density(log_codes, logits, temperature)
-    prior = exp_concrete_log_density(log_codes, torch.zeros_like(logits), prior_temperature)
+    of_prior = torch.zeros_like(logits) if log_prior is None else log_prior
+    prior = exp_concrete_log_density(log_codes, of_prior, prior_temperature)
     return (posterior - prior).sum(-1)
 
 

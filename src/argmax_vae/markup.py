@@ -17,7 +17,7 @@ _TEX |= {
     "≥": r"$\geq$",
     "≤": r"$\leq$",
 }
-_TEX |= {"ε": r"$\varepsilon$", "η": r"$\eta$", "θ": r"$\theta$", "λ": r"$\lambda$", "τ": r"$\tau$"}
+_TEX |= {"α": r"$\alpha$", "ε": r"$\varepsilon$", "η": r"$\eta$", "θ": r"$\theta$", "λ": r"$\lambda$", "τ": r"$\tau$"}
 
 
 def escape(text: str) -> str:

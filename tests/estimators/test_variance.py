@@ -40,6 +40,7 @@ ORDERED: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ("disarm", {}, "arm", {}),
     ("carms", {"samples": 4}, "reinforce", {"samples": 4}),
     ("unordered_set", {"samples": 4}, "reinforce", {"samples": 4}),
+    ("double_control_variates", {"samples": 4}, "reinforce", {"samples": 4}),
     ("arm", {}, "reinforce", {"samples": 2, "baseline": "none"}),
     ("local_expectation", {}, "reinforce", {"samples": 4}),
     ("rebar", {}, "reinforce", {"samples": 1, "baseline": "none"}),

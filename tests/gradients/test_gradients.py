@@ -138,8 +138,10 @@ EVALUATIONS = {
     "exact": 9,
     "rebar": 3,
     "relax": 3,
+    "double_control_variates": 4,
     "reinforce": 4,
     "arm": 2,
+    "arsm": 4,
     "disarm": 2,
 }
 

@@ -97,9 +97,10 @@ def test_concrete_adds_the_relaxed_divergence(samples: int, generator: torch.Gen
 
 @pytest.mark.parametrize("kl", KL_CHOICES)
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_which_estimator_has_the_relaxed_codes_of_concrete(name: str, kl: str) -> None:
+def test_which_estimator_has_what_an_objective_needs(name: str, kl: str) -> None:
     config, estimator = ObjectiveConfig(kl=kl), ESTIMATORS[name]
-    if kl != "concrete" or estimator.has_relaxed_codes:
+    needed = {"concrete": estimator.has_relaxed_codes, "importance_weighted": estimator.has_importance_weighted}
+    if needed.get(kl, True):
         config.validate_estimator(estimator, name)
         return
     with pytest.raises(UsageError) as raised:

@@ -59,6 +59,46 @@ def test_comparisons_at_equal_epochs_and_at_equal_evaluations_are_corrected_toge
     assert "correction for all comparisons of the table, 2 in number" in render("estimators", frame, "md")
 
 
+def test_settings_have_budgets_of_their_own() -> None:
+    """A second protocol in which three evaluations are the fewest."""
+    given, followed = runs(), curves()
+    other = {"protocol": "dear", "run": "r-dear", "config_hash": "dear"}
+    given = pd.concat([given, given[given["estimator"] == "rebar"].assign(**other)])
+    followed = pd.concat([followed, followed[followed["estimator"] == "rebar"].assign(protocol="dear", run="r-dear")])
+    table = build("estimators", given, PAPER, followed).set_index(["protocol", "estimator"])
+    assert table.loc[("as written", "rebar"), "budget_epochs"] == 6
+    assert (table.loc[("dear", "rebar"), "budget"], table.loc[("dear", "rebar"), "budget_epochs"]) == (60, 20)
+
+
+KNOWN = pd.DataFrame(
+    [
+        (20, 2, "as written", "gumbel_softmax", "mnist", "validation_bound", 90.0),
+        (20, 2, "as written", "gumbel_softmax", "mnist", "train_bound", 80.0),
+        (20, 2, "another", "gumbel_softmax", "mnist", "validation_bound", 91.0),
+        (20, 2, None, "rebar", "mnist", "validation_bound", 92.0),
+        (20, 2, "as written", "rebar", "binarized_mnist", "validation_bound", 93.0),
+    ],
+    columns=["n", "k", "protocol", "estimator", "data", "metric", "value"],
+)
+
+
+def test_validation_bounds_stand_beside_published_ones_of_the_same_setting_and_data() -> None:
+    given, followed = runs().assign(table="benchmark"), curves().assign(table="benchmark")
+    given["validation_bound"] = given["test_bound"] + 0.5
+    frame = build("benchmark", given, KNOWN, followed)
+    table = frame.set_index(["protocol", "estimator"])
+    ours = table.loc[("as written", "gumbel_softmax")]
+    assert (ours["paper"], ours["difference"]) == (90.0, pytest.approx(131.0 - 90.0))
+    assert pd.isna(table.loc[("as written", "rebar"), "paper"])
+    missing = table.loc[("another", "gumbel_softmax")]
+    assert (missing["seeds"], missing["paper"]) == (0, 91.0)
+    assert len(frame) == 3
+    text = render("benchmark", frame, "md")
+    assert "| test bound (nats) | paper (validation) | difference (validation) |" in text
+    assert "| validation bound (nats) |" in text and "| learning rate | seconds |" in text
+    assert "| 131.00 |" in text and "| 0.001 | 60 |" in text
+
+
 def test_a_first_evaluation_beyond_the_budget_counts_all_the_same() -> None:
     dear = runs()
     dear.loc[dear["estimator"] == "rebar", "decoder_evaluations"] = 21

@@ -241,7 +241,7 @@ def test_broken_curves_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("table", figures.FIGURES)
 def test_whatever_a_sweep_gives_is_drawn(table: str, sizes: list[tuple[int, int]], lost: int, tmp_path: Path) -> None:
     """Sizes that the paper lacks, one seed and one epoch, and cells without a seed that finished."""
-    rows = runs(table, sizes, 1).assign(decoder_evaluations=1, seconds=1.0, validation_bound=100.0)
+    rows = runs(table, sizes, 1).assign(decoder_evaluations=1, seconds=1.0, validation_bound=100.0, learning_rate=1e-3)
     rows["config_hash"] = rows["n"].astype(str) + rows["estimator"] + rows["protocol"]
     rows["run"] = "run-" + rows["config_hash"]
     if lost:

@@ -91,7 +91,10 @@ def test_hours_are_those_of_the_runs() -> None:
     runs = pd.DataFrame(
         [row, row, {**row, "run": "b", "epochs": 300}, {**row, "run": "c", "table": "figure2_search", "seconds": 9}]
     )
-    assert readme.times(runs).splitlines()[2:] == ["| figure2 | GPU | 2 | 300–400 | 1.0 |"]
+    trained, *others = readme.times(runs).splitlines()[2:]
+    assert trained == "| figure2 | GPU | 2 | 300–400 | 1.0 |"
+    names = sorted({*records.TABLES, *labels.FIGURES} - {"figure2"})
+    assert others == [f"| {name} | not trained yet | 0 | – | – |" for name in names]
 
 
 def test_all_is_what_there_are_files_of_record_for(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,4 +121,16 @@ def test_the_committed_table_of_faces_equals_the_regenerated_one() -> None:
 
 
 def test_all_is_every_table_of_record() -> None:
-    assert publish.names("all", RESULTS) == [*records.TABLES, *labels.FIGURES, *gradients.FIGURES, "figure4", "readme"]
+    recorded = records.recorded(RESULTS)
+    trained = [name for name in (*records.TABLES, *labels.FIGURES) if name in recorded]
+    assert publish.names("all", RESULTS) == [*trained, *gradients.FIGURES, "figure4", "readme"]
+    assert {*records.TABLES, *labels.FIGURES} - {*trained} <= {"benchmark"}
+
+
+def test_a_table_without_rows_says_how_to_train_it(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pd.DataFrame(example()).to_csv(results / "runs.csv", index=False)
+    (results / "curves.csv").write_text("table\n")
+    for words in ([], ["--check"], ["--format", "md"]):
+        assert main(["report", "benchmark", *words]) == 2
+        told = "no row of table=benchmark (found: figure2, section61); run: argmax-vae reproduce benchmark\n"
+        assert capsys.readouterr().err.endswith(told)

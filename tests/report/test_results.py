@@ -209,6 +209,22 @@ def test_chosen_values_of_deep_networks_have_the_best_validation_bound_of_their_
     assert float(str(best["schedule"]).split("=")[1]) == getattr(config.estimator, parameter).value
 
 
+@pytest.mark.skipif("benchmark_search" not in RECORDED, reason="not searched yet")
+def test_chosen_values_of_the_benchmark_have_the_best_validation_bound_of_their_search() -> None:
+    runs = records.read(RESULTS / "runs.csv", "")
+    runs = runs[runs["table"] == "benchmark_search"]
+    chosen = {
+        (cell.config.protocol, cell.config.estimator.name): cell.config
+        for name in ("benchmark", "benchmark_binary")
+        for cell in cells(name, [])
+    }
+    for key, rows in runs.groupby(["protocol", "estimator"]):
+        best = rows.loc[rows["validation_bound"].astype(float).idxmin()]
+        config = chosen[key]
+        assert float(best["learning_rate"]) == config.optim.learning_rate, key
+        assert pd.isna(best["schedule"]) or best["schedule"] == config.estimator.describe_schedule(), key
+
+
 @pytest.mark.parametrize("estimator", ["direct", "gumbel_softmax"])
 @pytest.mark.skipif("figure4_search" not in RECORDED, reason="not searched yet")
 def test_chosen_weights_of_attributes_have_the_best_validation_accuracy_of_their_search(estimator: str) -> None:

@@ -217,8 +217,8 @@ def items_of(items: Any) -> dict[str, Any]:
 
 def charted(history: list[dict[str, Any]], log: Path) -> list[float]:
     """The means in the chart of the test bound, which has curves of two seeds too."""
-    (line,) = [line for line in history if "charts/test_bound_table/path" in line]
-    chart = json.loads((log.parent / "files" / line["charts/test_bound_table/path"]).read_text())
+    (line,) = [line for line in history if "seed_curves/test_bound_table/path" in line]
+    chart = json.loads((log.parent / "files" / line["seed_curves/test_bound_table/path"]).read_text())
     assert {name for _, name, _ in chart["data"]} == {"seed 4", "seed 6", "mean", "low", "high"}
     return sorted(value for _, name, value in chart["data"] if name == "mean")
 

@@ -4,8 +4,8 @@ Two stand-ins for a GPU see what no machine without one can run:
 - `meta` tensors have a shape and no numbers: whole steps run on them, with every backward pass, but the code is not
   told that the device is CUDA;
 - fake CUDA tensors (`FakeTensorMode`) say that they are on CUDA: the code takes its CUDA branches, but PyTorch's
-  backward pass would ask the driver for streams. So these see the forward pass and the optimiser, and of REBAR,
-  RELAX and I-MLE, which differentiate in their forward pass, nothing.
+  backward pass would ask the driver for streams. So these see the forward pass and the optimiser, and of estimators
+  that differentiate in their forward pass nothing.
 Reading a number on the host is an error of both.
 """
 
@@ -28,7 +28,7 @@ FORWARD = [
     each
     for each in COMBINATIONS
     if each.estimator == "direct" or (each.model == "mixture" and each.kl == "analytic" and each.phase == "both")
-    if each.estimator not in ("rebar", "relax", "imle")
+    if each.estimator not in ("rebar", "relax", "imle", "double_control_variates")
 ]
 """Every estimator with one model, and one estimator with every model."""
 

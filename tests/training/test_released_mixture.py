@@ -73,6 +73,10 @@ def without(plain: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
     }
 
 
+NOT_FOR_MIXTURES = ("model.prior",)
+"""Later keys that have one value with a mixture."""
+
+
 @pytest.mark.parametrize(("estimator", "name"), [("direct", "2dc8221dcb"), ("gumbel_softmax", "152818db64")])
 def test_runs_of_earlier_versions_keep_their_identity(estimator: str, name: str) -> None:
     """Rows of record with 50 labels: later keys at the values that stand for earlier versions are no part of it."""
@@ -84,7 +88,7 @@ def test_runs_of_earlier_versions_keep_their_identity(estimator: str, name: str)
     plain["supervision"]["labelled_value"] = {"direct": 0.05, "gumbel_softmax": 0.0}[estimator]
     for key, value in LATER_KEYS.items():
         section, inner = key.split(".")
-        assert plain[section][inner] != value
+        assert plain[section][inner] != value or key in NOT_FOR_MIXTURES
         plain[section][inner] = value
     assert identity(plain) == name
     config = config_of_dict(without(plain, LATER_KEYS))

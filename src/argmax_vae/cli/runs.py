@@ -28,7 +28,12 @@ def add_arguments(verb: argparse.ArgumentParser) -> None:
     only.add_argument(
         "--collect", metavar="TABLE", help="put the finished cells of this table, or list, into the files of record"
     )
-    verb.add_argument("--sort", default="name", metavar="BY", help="name (default), bound, accuracy, epochs or time")
+    verb.add_argument(
+        "--sort",
+        default="name",
+        metavar="BY",
+        help="name (default), bound, weighted, accuracy, epochs or time",
+    )
     verb.add_argument("--format", default="text", help="text (default), csv, md or tex")
     verb.add_argument("overrides", nargs="*", help="those that the cells were trained with, such as trainer.epochs=10")
     add_results(verb)

@@ -27,6 +27,7 @@ from argmax_vae.errors import UsageError
 from argmax_vae.files import claimed, write_csv
 from argmax_vae.gradients.measure import Laboratory
 from argmax_vae.gradients.settings import LaboratoryConfig, Setting
+from argmax_vae.models.layered import LayeredConfig
 from argmax_vae.models.mixture import GaussianMixtureConfig
 from argmax_vae.report import gradients as report
 from argmax_vae.runs.directory import RunDirectory, identity
@@ -80,9 +81,9 @@ def measure_gradients(target: str, overrides: list[str]) -> int:
 
 def refuse_mixture(config: Config) -> None:
     """Raise UsageError for a model whose loss has Gaussian noise besides that of the estimator."""
-    if isinstance(config.model, GaussianMixtureConfig):
+    if isinstance(config.model, GaussianMixtureConfig | LayeredConfig):
         raise UsageError(
-            "gradients are measured on models with discrete latents alone, not on model=mixture or attributes"
+            "gradients are measured on one layer of discrete latents alone, not on model=mixture, attributes or layered"
         )
 
 

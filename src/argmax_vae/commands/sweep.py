@@ -29,6 +29,8 @@ TABLES = (
     *("figure3_search", "figure3_search_gumbel_softmax", "figure3", "figure3_2019"),
     *("figure6_search", "figure6_search_gumbel_softmax", "figure6", "figure6_gradients"),
     *("figure4_search", "figure4_search_gumbel_softmax", "figure4"),
+    *("benchmark_search", "benchmark_search_binary", "benchmark_search_epsilon", "benchmark_search_temperature"),
+    *("benchmark", "benchmark_binary", "benchmark_grey"),
 )
 """The configs of all tables, a search before the table that uses what it found."""
 
@@ -78,7 +80,7 @@ def launch(config_name: str, overrides: list[str], multirun: bool, dry_run: bool
 
 
 def summary(run: RunDirectory) -> str:
-    """A line for a finished run: its directory, and its mean test bound (nats) and accuracy with 95 % intervals."""
+    """A line for a finished run: its directory, and its mean test bounds (nats) and accuracy with 95 % intervals."""
     try:
         seeds = run.seeds()
     except UsageError as error:
@@ -89,6 +91,7 @@ def summary(run: RunDirectory) -> str:
     parts = []
     for column, name, factor, unit in (
         ("test_bound", "test bound", 1, "nats"),
+        ("test_importance_weighted", "importance-weighted", 1, "nats"),
         ("test_accuracy", "test accuracy", 100, "%"),
     ):
         if column in done and done[column].notna().all():

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from argmax_vae.config import launchers
 from argmax_vae.config.options import all_keys, nearest, owners, schedule_fields
@@ -71,7 +72,7 @@ def refused_value(override: Override, composed: DictConfig, error: Exception) ->
     """One line for a `key=value` that a composed configuration does not take."""
     key, given = override.key_or_group, str(override.input_line)
     if override.is_delete():
-        exists = OmegaConf.select(composed, key, throw_on_missing=False) is not None
+        exists = has(composed, key)
         return f"key {key!r} cannot be removed, only set: {key}=VALUE" if exists else unknown_key(key, composed)
     first = next(reasons(error), "")
     if "Could not override" in first:
@@ -79,6 +80,14 @@ def refused_value(override: Override, composed: DictConfig, error: Exception) ->
     if "Could not append" in first:
         return f"{given}: the key is there already, write {given.lstrip('+')}"
     return merging(given, ([*reasons(error)] or [type(error).__name__])[-1 if error.__cause__ is None else 1])
+
+
+def has(composed: DictConfig, key: str) -> bool:
+    """Whether a composed configuration has this dotted key; there is none below a list."""
+    try:
+        return OmegaConf.select(composed, key, throw_on_missing=False) is not None
+    except OmegaConfBaseException:
+        return False
 
 
 def unknown_key(key: str, composed: DictConfig | None = None) -> str:

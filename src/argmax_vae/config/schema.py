@@ -17,6 +17,7 @@ from argmax_vae.gradients.settings import LaboratoryConfig
 from argmax_vae.models.candidates import FORMS
 from argmax_vae.models.convolutional import AttributeConfig
 from argmax_vae.models.discrete import DeepConfig, ModelConfig
+from argmax_vae.models.layered import LayeredConfig
 from argmax_vae.models.layers import PRECISIONS
 from argmax_vae.models.mixture import GaussianMixtureConfig, MixtureConfig
 from argmax_vae.objective.labels import SupervisionConfig
@@ -109,6 +110,7 @@ class RuntimeConfig:
 
 OWN_MODELS: dict[str, type[ModelConfig]] = {
     "deep": DeepConfig,
+    "layered": LayeredConfig,
     "mixture": MixtureConfig,
     "attributes": AttributeConfig,
 }
@@ -241,3 +243,22 @@ class Config:
         by_batch = getattr(self.estimator, "reduction", "image") == "batch"
         require(not (by_batch and processes > 1), "runtime.processes", processes, "1 with estimator.reduction=batch")
         self.objective.validate_estimator(ESTIMATORS[self.estimator.name], self.estimator.name)
+        kl = self.objective.kl
+        trained = self.model.prior == "uniform" or kl != "none"
+        require(trained, "objective.kl", kl, "one that is trained, such as analytic, with model.prior=learned")
+        weighted = mixture and kl == "importance_weighted"
+        require(not weighted, "objective.kl", kl, f"another with model={self.model.name}")
+        if isinstance(self.model, LayeredConfig):
+            self.check_layers(self.model)
+
+    def check_layers(self, model: LayeredConfig) -> None:
+        """Raise UsageError for what a model of several layers does not go with."""
+        name, kl = self.estimator.name, self.objective.kl
+        require(kl in ("analytic", "folded"), "objective.kl", kl, "analytic or folded with model=layered")
+        estimator = ESTIMATORS[name](self.estimator)
+        fits = estimator.asks_for_codes_alone and not estimator.remembers
+        require(fits, "estimator", name, "with model=layered one that needs losses of its codes alone")
+        processes = self.runtime.processes
+        require(processes == 1, "runtime.processes", processes, "1 with model=layered")
+        for n, k in model.sizes:
+            self.estimator.validate_latents(n, k)

@@ -4,6 +4,7 @@ Those of other installed packages stand behind the package's own (`argmax_vae.pl
 """
 
 from argmax_vae.estimators.arm import Arm
+from argmax_vae.estimators.arsm import Arsm
 from argmax_vae.estimators.base import Estimate, Estimator, EstimatorConfig
 from argmax_vae.estimators.carms import Carms
 from argmax_vae.estimators.decoupled_straight_through import DecoupledStraightThrough
@@ -12,6 +13,7 @@ from argmax_vae.estimators.direct_control_variate import DirectControlVariate
 from argmax_vae.estimators.direct_rao_blackwell import DirectRaoBlackwell
 from argmax_vae.estimators.disarm import DisArm
 from argmax_vae.estimators.disarm_categorical import DisArmCategorical
+from argmax_vae.estimators.double_control_variates import DoubleControlVariates
 from argmax_vae.estimators.exact import Exact
 from argmax_vae.estimators.gapped_straight_through import GappedStraightThrough
 from argmax_vae.estimators.gumbel_rao import GumbelRao
@@ -43,9 +45,11 @@ OWN: dict[str, type[Estimator]] = {
     "rebar": Rebar,
     "relax": Relax,
     "direct_control_variate": DirectControlVariate,
+    "double_control_variates": DoubleControlVariates,
     "reinforce": Reinforce,
     "nvil": Nvil,
     "arm": Arm,
+    "arsm": Arsm,
     "disarm": DisArm,
     "disarm_categorical": DisArmCategorical,
     "carms": Carms,

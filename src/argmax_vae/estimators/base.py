@@ -6,6 +6,8 @@ Most are one of two kinds, and a subclass then writes its equation alone:
 - `Pathwise` differentiates the loss of codes that depend on the logits: the subclass writes `codes`.
 """
 
+import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -127,12 +129,15 @@ class Estimator(nn.Module):
     """A gradient estimator. Randomness is drawn by `noise` and used by `forward`, which is a pure function of it.
 
     `has_relaxed_codes`: its estimates carry relaxed codes; `learns_from_latents`: the size of what it learns depends on
-    n and k.
+    n and k; `has_importance_weighted`: it has a gradient of the importance-weighted bound of its samples;
+    `asks_for_codes_alone`: of `CodeLoss` it calls the loss of codes and nothing else.
     """
 
     config_class: ClassVar[type[EstimatorConfig]]
     has_relaxed_codes: ClassVar[bool] = False
     learns_from_latents: ClassVar[bool] = False
+    has_importance_weighted: ClassVar[bool] = False
+    asks_for_codes_alone: ClassVar[bool] = True
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -150,6 +155,11 @@ class Estimator(nn.Module):
         """
         return self
 
+    @property
+    def remembers(self) -> bool:
+        """Whether `observe` keeps anything."""
+        return type(self).observe is not Estimator.observe
+
     def observe(self, seen: Float[Tensor, "*leading"]) -> None:
         """Called after every training step with `Estimate.seen` of all images, for what is remembered."""
 
@@ -159,6 +169,13 @@ class Estimator(nn.Module):
 
     def forward(self, logits: Logits, loss: CodeLoss, noise: Noise, step: Step) -> Estimate:
         """The estimate for a batch; `step` is the number of steps done, for schedules."""
+        raise NotImplementedError
+
+    def importance_weighted(self, logits: Logits, negative_log_weight: CodeLoss, noise: Noise, step: Step) -> Estimate:
+        """In place of `forward` the estimate of the bound −log (1/M) Σ_m w(z_m) of M samples (Burda et al. 2015).
+
+        `negative_log_weight` gives codes −log w(z) = −log p(x, z) + log q(z|x), differentiable in the logits too.
+        """
         raise NotImplementedError
 
 
@@ -198,6 +215,8 @@ class FromLosses(Estimator):
 class Pathwise(Estimator):
     """An estimator that differentiates the loss of codes that depend on the logits. Subclasses write `codes`."""
 
+    has_importance_weighted = True
+
     def codes(self, logits: Logits, noise: Noise, scheduled: Scheduled) -> Codes:
         """Codes for the decoder, whose derivative in the logits is the estimator's.
 
@@ -209,6 +228,28 @@ class Pathwise(Estimator):
         scheduled = self.scheduled(step)
         losses = loss(self.codes(logits, noise, scheduled)).mean(0)
         return Estimate(objective=losses, loss=losses.detach(), metrics=scheduled)
+
+    def importance_weighted(self, logits: Logits, negative_log_weight: CodeLoss, noise: Noise, step: Step) -> Estimate:
+        scheduled = self.scheduled(step)
+        bound = importance_weighted_bound(negative_log_weight(self.codes(logits, noise, scheduled)))
+        return Estimate(objective=bound, loss=bound.detach(), metrics=scheduled)
+
+
+def importance_weighted_bound(negative_log_weights: Float[Tensor, "samples *leading"]) -> Float[Tensor, "*leading"]:
+    """−log (1/M) Σ_m w_m in nats, from −log w_m."""
+    return math.log(len(negative_log_weights)) - (-negative_log_weights).logsumexp(0)
+
+
+def losses_and_slopes(loss: CodeLoss, codes: Codes) -> tuple[Losses, Codes]:
+    """The losses of codes, differentiable in the decoder, and their slopes ∂θ/∂z in each code, by one evaluation."""
+    slopes, losses = torch.func.grad(functools.partial(summed, loss), has_aux=True)(codes)
+    return losses, slopes
+
+
+def summed(loss: CodeLoss, codes: Codes) -> tuple[Float[Tensor, ""], Losses]:
+    """The sum of the losses of codes, and the losses."""
+    losses = loss(codes)
+    return losses.sum(), losses
 
 
 def with_gradient(

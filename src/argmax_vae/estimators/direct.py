@@ -37,6 +37,7 @@ class Direct(FromLosses):
 
     config_class = DirectConfig
     asks_for_candidates = True
+    asks_for_codes_alone = False
 
     def gradient(self, logits: Logits, codes: Codes, candidates: Codes, noise: Noise, scheduled: Scheduled) -> Logits:
         return self.differences(logits, codes, candidates, noise, scheduled).mean(0)

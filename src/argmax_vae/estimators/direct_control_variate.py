@@ -69,6 +69,7 @@ class DirectControlVariate(Estimator):
     """Candidates summed, the rest sampled, direct's step as the control variate."""
 
     config_class = DirectControlVariateConfig
+    asks_for_codes_alone = False
 
     def prepare(self, n: int, k: int, seeds: Sequence[int] | None = None) -> "DirectControlVariate":
         shape = () if seeds is None else (len(seeds), 1)

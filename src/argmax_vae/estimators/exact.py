@@ -36,6 +36,7 @@ class Exact(Estimator):
     """Σ_z q(z) θ(z) and its derivative."""
 
     config_class = ExactConfig
+    asks_for_codes_alone = False
 
     def noise(self, shape: tuple[int, ...], source: NoiseSource) -> Noise:
         return {}

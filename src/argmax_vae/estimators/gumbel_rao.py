@@ -33,6 +33,7 @@ class GumbelRao(Pathwise):
     """The slope at the hard code, through the mean Jacobian of relaxed codes that round to it."""
 
     config_class = GumbelRaoConfig
+    has_importance_weighted = False
 
     def noise(self, shape: tuple[int, ...], source: NoiseSource) -> Noise:
         return {"uniform": source.uniform(shape), "inner": source.uniform(shape, samples=self.config.inner_samples)}

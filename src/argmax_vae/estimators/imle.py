@@ -20,7 +20,6 @@ sum-of-gamma noise is for codes with κ ones that are constrained together; for 
 Cost: one decoder evaluation per image and sample, and its derivative.
 """
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,7 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from argmax_vae.errors import require_fraction, require_positive
-from argmax_vae.estimators.base import CodeLoss, Codes, Estimate, Logits, Losses, Noise, Step, with_gradient
+from argmax_vae.estimators.base import CodeLoss, Codes, Estimate, Logits, Noise, Step, losses_and_slopes, with_gradient
 from argmax_vae.estimators.direct import Direct, DirectConfig
 
 STEPS = ("constant", "adaptive")
@@ -64,6 +63,7 @@ class Imle(Direct):
     """(z − z_{−λ})/λ, the perturbation being the slope of the loss."""
 
     config_class = ImleConfig
+    asks_for_codes_alone = True
     alpha: Tensor
     nonzeros: Tensor
 
@@ -77,7 +77,7 @@ class Imle(Direct):
     def forward(self, logits: Logits, loss: CodeLoss, noise: Noise, step: Step) -> Estimate:
         frozen = logits.detach()
         codes = self.codes(frozen, noise)
-        slopes, losses = torch.func.grad(functools.partial(summed, loss), has_aux=True)(codes)
+        losses, slopes = losses_and_slopes(loss, codes)
         with torch.no_grad():
             adaptive = self.config.step == "adaptive"
             scheduled = {"epsilon": self.step_sizes(frozen, slopes)} if adaptive else self.scheduled(step)
@@ -94,6 +94,10 @@ class Imle(Direct):
         ratio = self.alpha.to(logits.dtype)[..., None, None] * sizes / norms
         return torch.nan_to_num(ratio).clamp_min(torch.finfo(logits.dtype).tiny)
 
+    @property
+    def remembers(self) -> bool:
+        return self.config.step == "adaptive"
+
     def observe(self, seen: Float[Tensor, "*leading"]) -> None:
         if self.config.step != "adaptive":
             return
@@ -101,9 +105,3 @@ class Imle(Direct):
         self.nonzeros.lerp_(mean.to(self.nonzeros.dtype), 1 - self.config.decay)
         change = torch.where(self.nonzeros < self.config.target, self.config.rate, -self.config.rate)
         self.alpha.add_(change).clamp_min_(0)
-
-
-def summed(loss: CodeLoss, codes: Codes) -> tuple[Float[Tensor, ""], Losses]:
-    """The sum of the losses, for its slope in every code, and the losses."""
-    losses = loss(codes)
-    return losses.sum(), losses

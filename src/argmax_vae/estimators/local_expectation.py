@@ -24,6 +24,7 @@ class LocalExpectation(FromLosses):
 
     config_class = LocalExpectationConfig
     asks_for_candidates = True
+    asks_for_codes_alone = False
 
     def gradient(self, logits: Logits, codes: Codes, candidates: Codes, noise: Noise, scheduled: Scheduled) -> Logits:
         probabilities = logits.softmax(-1)

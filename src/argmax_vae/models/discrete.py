@@ -11,18 +11,24 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from argmax_vae.errors import LARGEST_SIZE, require, require_one_of, require_sizes
+from argmax_vae.latents import gumbel_from_uniform, one_hot_argmax
 from argmax_vae.models.layers import SeedMLP
 from argmax_vae.models.likelihoods import LIKELIHOODS
-from argmax_vae.randomness import generator_for
+from argmax_vae.randomness import NoiseSource, generator_for
+
+PRIORS = ("uniform", "learned")
 
 
 @dataclass
 class ModelConfig:
-    """`latents`: "nxk", n variables with k values each, such as 20x10; `hidden`: layer sizes between pixels and n·k."""
+    """`latents`: "nxk", n variables with k values each, such as 20x10; `hidden`: layer sizes between pixels and n·k;
+    `prior`: uniform, or learned, a product of categorical distributions.
+    """
 
     name: str = "linear"
     latents: str = "20x10"
     hidden: list[int] = field(default_factory=list)
+    prior: str = "uniform"
 
     def __post_init__(self) -> None:
         valid = re.fullmatch(r"(0|[1-9][0-9]*)x(0|[1-9][0-9]*)", self.latents) is not None
@@ -34,6 +40,7 @@ class ModelConfig:
         plain_name = re.fullmatch(r"[A-Za-z0-9_]{1,100}", self.name) is not None
         require(plain_name, "model.name", self.name, "at most 100 letters, digits and underscores")
         require_sizes("model.hidden", self.hidden)
+        require_one_of("model.prior", self.prior, PRIORS)
 
     @property
     def n(self) -> int:
@@ -74,13 +81,31 @@ class Networks(nn.Module):
     `encoder` maps images (seeds, batch, pixels) to logits (seeds, batch, n·k); `decoder` maps flat codes
     (seeds, rows, n·k) to Bernoulli logits (seeds, rows, pixels), or to what `likelihood` (of
     likelihoods.LIKELIHOODS) says. Both have parameters with a seed axis in
-    front, and no buffers: the best networks of a seed are kept by those.
+    front, and no buffers: the best networks of a seed are kept by those. `prior_logits` (seeds, n, k) are those of a
+    learned prior, which starts uniform; there are none before `learn_prior`.
     """
 
     def __init__(self, n: int, k: int, encoder: nn.Module, decoder: nn.Module, likelihood: str = "bernoulli") -> None:
         super().__init__()
         self.n, self.k, self.likelihood = n, k, likelihood
         self.encoder, self.decoder = encoder, decoder
+        self.prior_logits: nn.Parameter | None = None
+
+    def learn_prior(self, seeds: int) -> "Networks":
+        """Give the networks of so many seeds a prior to learn; returns them."""
+        self.prior_logits = nn.Parameter(torch.zeros(seeds, self.n, self.k))
+        return self
+
+    @property
+    def log_prior(self) -> Float[Tensor, "seeds 1 n k"] | None:
+        """log p(z_i = j) in nats, for all images of a seed; None for the uniform prior."""
+        return None if self.prior_logits is None else self.prior_logits.log_softmax(-1).unsqueeze(1)
+
+    def prior_codes(self, number: int, noise: NoiseSource) -> Float[Tensor, "any_seeds number n k"]:
+        """Codes drawn from the prior, by the same noise for all seeds."""
+        device = next(self.parameters()).device
+        gumbel = gumbel_from_uniform(noise.uniform((number, self.n, self.k))).to(device)
+        return one_hot_argmax(gumbel.unsqueeze(0) if self.log_prior is None else self.log_prior + gumbel)
 
     def encode(self, images: Float[Tensor, "seeds batch pixels"]) -> Float[Tensor, "seeds batch n k"]:
         """Logits of images with values in [0, 1], which the squared error scales to [−1, 1]."""

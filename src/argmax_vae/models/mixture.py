@@ -52,6 +52,7 @@ class GaussianMixtureConfig(ModelConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.n == 1, "model.latents", self.latents, "1 x k for a mixture")
+        require(self.prior == "uniform", "model.prior", self.prior, "uniform for a mixture")
         for name in ("gaussian", "row"):
             size = getattr(self, name)
             require(1 <= size <= LARGEST_SIZE, f"model.{name}", size, f"from 1 to {LARGEST_SIZE}")

@@ -11,6 +11,7 @@ from torch import Tensor
 from argmax_vae.latents import (
     gaussian_kl,
     gumbel_from_uniform,
+    kl_to_prior,
     kl_to_uniform,
     log_probability,
     normal_from_uniform,
@@ -49,7 +50,7 @@ def bound_sums(
     `importance_samples` > 0 adds the bound −log (1/K) Σ p(x, z_k)/q(z_k|x) of Burda et al. (2015) with K such samples.
     Samples are drawn and decoded in groups, so that memory does not grow with their number.
     """
-    logits = networks.encode(images)
+    logits, log_prior = networks.encode(images), networks.log_prior
     loss = Reconstruction(networks, images)
     n, k = logits.shape[-2:]
     if n == 1:
@@ -68,12 +69,12 @@ def bound_sums(
     if importance_samples > 0:
         total = torch.full_like(reconstruction, -math.inf)
         for codes in drawn_in_groups(logits, importance_samples, noise):
-            weights = importance_weights(loss(codes), logits, codes).double().logsumexp(0)
+            weights = importance_weights(loss(codes), logits, codes, log_prior).double().logsumexp(0)
             total = torch.logaddexp(total, weights)
         weighted = math.log(importance_samples) - total
     return BoundSums(
         reconstruction.sum(-1),
-        kl_to_uniform(logits).double().sum(-1),
+        kl_to_prior(logits, log_prior).double().sum(-1),
         weighted.sum(-1),
         usage.double().sum(1),
         images.shape[1],
@@ -172,7 +173,9 @@ def importance_weights(
     loss: Float[Tensor, "samples *leading"],
     logits: Float[Tensor, "*leading n k"],
     codes: Float[Tensor, "samples *leading n k"],
+    log_prior: Float[Tensor, "*#leading n k"] | None = None,
 ) -> Float[Tensor, "samples *leading"]:
-    """log p(x, z) − log q(z|x) of hard samples under the uniform prior, in nats."""
+    """log p(x, z) − log q(z|x) of hard samples, in nats; the prior is uniform without `log_prior`."""
     n, k = logits.shape[-2:]
-    return -loss - n * math.log(k) - log_probability(logits, codes)
+    prior = -n * math.log(k) if log_prior is None else (log_prior * codes).sum((-2, -1))
+    return -loss + prior - log_probability(logits, codes)

@@ -17,15 +17,22 @@ def budget_of(cells: Sequence[pd.DataFrame]) -> float:
     return min(((cell["decoder_evaluations"] * cell["epochs"]).max() for cell in cells if len(cell)), default=0.0)
 
 
+def kind_of(cell: pd.DataFrame) -> tuple:
+    """What cells agree in that share a budget."""
+    return tuple(cell[["n", "k", "protocol"]].iloc[0])
+
+
 def at_equal_evaluations(
     name: str, cells: Sequence[pd.DataFrame], curves: pd.DataFrame
 ) -> list[tuple[pd.Series, dict[str, float]]]:
-    """For each cell, its bound when it has used as many decoder evaluations as the cheapest cell has in the end.
+    """For each cell, its bound when it has used as many decoder evaluations as the cheapest of its kind has in the end.
+
+    Cells are of one kind that agree in n, k and protocol.
 
     Args:
         name: the table.
-        cells: the seeds of each cell that are done, indexed by seed, with ``decoder_evaluations`` per image and
-            step, ``epochs`` and ``config_hash``.
+        cells: the seeds of each cell that are done, indexed by seed, with ``n``, ``k``, ``protocol``,
+            ``decoder_evaluations`` per image and step, ``epochs`` and ``config_hash``.
         curves: the rows of ``curves.csv``, whose column ``run`` ends in the hash.
 
     Returns:
@@ -45,13 +52,17 @@ def at_equal_evaluations(
             raise UsageError(f"runs.csv: a row of table={name} lacks decoder_evaluations")
         if len(cell) and cell["config_hash"].iloc[0] not in by_hash:
             raise UsageError(f"curves.csv: no row of {cell['run'].iloc[0]}, which runs.csv has in table={name}")
-    budget = budget_of(cells)
+    kinds: dict[tuple, list[pd.DataFrame]] = {}
+    for cell in cells:
+        if len(cell):
+            kinds.setdefault(kind_of(cell), []).append(cell)
+    budgets = {kind: budget_of(alike) for kind, alike in kinds.items()}
     found: list[tuple[pd.Series, dict[str, float]]] = []
     for cell in cells:
         if cell.empty:
             found.append((pd.Series(dtype=float), {}))
             continue
-        evaluations = cell["decoder_evaluations"].iloc[0]
+        evaluations, budget = cell["decoder_evaluations"].iloc[0], budgets[kind_of(cell)]
         curve = by_hash[cell["config_hash"].iloc[0]]
         epochs = np.sort(curve["epoch"].unique())
         within = epochs[epochs * evaluations <= budget]

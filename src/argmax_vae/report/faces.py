@@ -12,9 +12,9 @@ import pandas as pd
 from argmax_vae.errors import UsageError
 from argmax_vae.files import csv_text, write_text
 from argmax_vae.markup import markdown
+from argmax_vae.report.changes import changed_lines
 from argmax_vae.report.records import read, require
 from argmax_vae.report.style import style
-from argmax_vae.report.tables import changed_lines
 from argmax_vae.statistics import mean_interval
 
 FIGURE = "figure4"

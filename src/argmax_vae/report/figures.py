@@ -36,7 +36,7 @@ _DRAWN = {
     "curves": ["table", "protocol", "n", "k", "estimator", "seed", "epoch", "test_bound"],
     "paper": ["n", "k", "estimator", "metric", "value"],
 }
-_ALSO_DRAWN = {"estimators": ["decoder_evaluations"], "figure6": ["epochs"]}
+_ALSO_DRAWN = {"estimators": ["decoder_evaluations"], "benchmark": ["decoder_evaluations"], "figure6": ["epochs"]}
 """Further columns of ``runs`` that the figure of a table depends on."""
 
 
@@ -97,7 +97,16 @@ def estimators(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFrame, pa
     Arguments and errors are those of :func:`figure2`.
     """
     code = digest("estimators", runs=runs, curves=curves, paper=paper)
-    save(draw_estimators(runs, curves, paper), path, code)
+    save(draw_budgets("estimators", runs, curves, paper), path, code)
+
+
+def benchmark(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFrame, path: Path) -> None:
+    """Write the benchmark as SVG: for each setting, test bound over epochs and over decoder evaluations.
+
+    Arguments and errors are those of :func:`figure2`.
+    """
+    code = digest("benchmark", runs=runs, curves=curves, paper=paper)
+    save(draw_budgets("benchmark", runs, curves, paper), path, code)
 
 
 def figure5(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFrame, path: Path) -> None:
@@ -128,6 +137,7 @@ FIGURES: dict[str, Callable[..., None]] = {
     "section61": section61,
     "estimators": estimators,
     "figure6": figure6,
+    "benchmark": benchmark,
 }
 """The function that writes the figure of each table; its arguments are the table's frames and a path."""
 
@@ -182,18 +192,18 @@ def draw_section61(runs: pd.DataFrame, paper: pd.DataFrame) -> Figure:
 
 
 @figure_settings()
-def draw_estimators(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFrame) -> Figure:
-    """The figure that :func:`estimators` writes."""
+def draw_budgets(name: str, runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFrame) -> Figure:
+    """The figure of a table that compares at equal decoder evaluations, such as :func:`estimators` writes."""
     from matplotlib.figure import Figure
 
-    table = build("estimators", runs, paper, curves)
-    done = runs[(runs["table"] == "estimators") & (runs["status"] == "done")]
+    table = build(name, runs, paper, curves)
+    done = runs[(runs["table"] == name) & (runs["status"] == "done")]
     key = ["protocol", "n", "k", "estimator", "seed"]
-    rows = curves[(curves["table"] == "estimators") & np.isfinite(curves["test_bound"])]
+    rows = curves[(curves["table"] == name) & np.isfinite(curves["test_bound"])]
     rows = rows.merge(done[[*key, "decoder_evaluations"]], on=key)
     rows["evaluations"] = rows["epoch"] * rows["decoder_evaluations"]
     rows = rows.fillna({"protocol": ""})
-    groups = list(rows.groupby(["n", "k", "protocol"])) or [((*definition("estimators").sizes[0], ""), rows)]
+    groups = list(rows.groupby(["n", "k", "protocol"])) or [((*definition(name).sizes[0], ""), rows)]
     figure = Figure(figsize=(9.6, 4.6 * len(groups)), layout="constrained")
     panels = figure.subplots(len(groups), 2, sharey="row", squeeze=False)
     shown: dict[str, Any] = {}
@@ -206,7 +216,8 @@ def draw_estimators(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFram
         right.set_ylabel("")
         if len(chosen):
             right.set_xscale("log")
-            right.axvline(table["budget"].max(), color="0.5", linewidth=0.8, linestyle=":")
+            same = (table["n"] == n) & (table["k"] == k) & (table["protocol"] == protocol)
+            right.axvline(table.loc[same, "budget"].max(), color="0.5", linewidth=0.8, linestyle=":")
         inside, above = _without_far_ones(chosen)
         _limit_bounds(left, inside)
         for line, (estimator, bound) in enumerate(above.items()):

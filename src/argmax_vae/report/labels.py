@@ -16,10 +16,11 @@ import pandas as pd
 from argmax_vae.errors import UsageError
 from argmax_vae.files import csv_text, write_text
 from argmax_vae.markup import escape, markdown, one_line
+from argmax_vae.report.changes import changed_lines
 from argmax_vae.report.drawing import Dot, dots_with_intervals, figure_settings, key_of_dots, save
 from argmax_vae.report.records import published_values, read, require
 from argmax_vae.report.style import rank, style
-from argmax_vae.report.tables import BEST, LEVEL, MARK, changed_lines
+from argmax_vae.report.tables import BEST, LEVEL, MARK
 from argmax_vae.statistics import holm, mean_interval, paired_t_p_value, sign_flip_p_value
 
 if TYPE_CHECKING:

@@ -1,8 +1,9 @@
 """Puts the rows of NAME.md into the blocks of the pages that are marked `<!-- NAME: … -->`: no number is typed.
 
 A block may leave out columns, `<!-- NAME without a, b: … -->`; `diverged` and `failed` only while all rows have 0.
-`<!-- times: … -->` is what the rows of every table took. The pages are README.md in the directory of the files of
-record and the one beside it, which a directory without a page of its own, such as one of a trial, leaves alone.
+`<!-- times: … -->` is what the rows of every table took, and which tables have none;
+`<!-- published: … -->` is what other papers have for the benchmark. The pages are README.md in the directory of the
+files of record and the one beside it; a directory without a page of its own, such as one of a trial, leaves both alone.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ import pandas as pd
 
 from argmax_vae.errors import UsageError
 from argmax_vae.files import write_text
-from argmax_vae.report.records import read
-from argmax_vae.report.tables import changed_lines
+from argmax_vae.report.changes import changed_lines
+from argmax_vae.report.labels import FIGURES
+from argmax_vae.report.records import TABLES, read, read_published
+from argmax_vae.report.style import style
+from argmax_vae.report.tables import MISSING
 
 BLOCK = re.compile(r"(<!-- (\w+)(?: without ([^:>]*))?: written by [^>]*-->\n).*?(<!-- end -->)", re.DOTALL)
 COUNTS = ("diverged", "failed")
+NOT_TRAINED = "not trained yet"
 
 
 def pages(results: Path) -> dict[Path, str]:
@@ -68,6 +73,8 @@ def updated(page: Path, text: str, results: Path) -> str:
     def block(found: re.Match[str]) -> str:
         if found[2] == "times":
             return f"{found[1]}{times(read(results / 'runs.csv', 'make it with: argmax-vae reproduce'))}{found[4]}"
+        if found[2] == "published":
+            return f"{found[1]}{published(read_published('benchmark', results))}{found[4]}"
         table = results / f"{found[2]}.md"
         if not table.is_file():
             raise UsageError(f"{page}: {table} is missing; write it with: argmax-vae report {found[2]}")
@@ -94,8 +101,19 @@ def without(lines: list[str], columns: list[str]) -> list[str]:
     return ["|" + "|".join(row[index] for index in kept) + "|\n" for row in rows]
 
 
+def published(values: pd.DataFrame) -> str:
+    """A table of values of other papers, without their sources."""
+    lines = ["| n×k | networks | data | estimator | of which images | bound (nats) |", "|---|---|---|---|---|---|"]
+    for row in values.fillna({"choices": ""}).to_dict("records"):
+        pixels = {"none": "grey", "threshold": "thresholded"}.get(row["binarization"], row["binarization"])
+        estimator = ", ".join(filter(None, (style(row["estimator"]).label, row["choices"])))
+        cells = [f"{row['n']}×{row['k']}", row["network"], pixels, estimator, row["metric"].removesuffix("_bound")]
+        lines.append(f"| {' | '.join(cells)} | {row['value']:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
 def times(runs: pd.DataFrame) -> str:
-    """A table of the hours that the runs of each table of record took, by device."""
+    """A table of the hours that the runs of each table of record took, by device; those without rows behind them."""
     each = runs[~runs["table"].str.endswith("_search")].drop_duplicates(["table", "run"]).copy()
     each["device"] = each["device"].str.contains("NVIDIA").map({True: "GPU", False: "CPU"})
     lines = ["| table | device | runs | epochs of a run | hours in all |", "|---|---|---|---|---|"]
@@ -103,4 +121,6 @@ def times(runs: pd.DataFrame) -> str:
         epochs = f"{rows['epochs'].min():g} to {rows['epochs'].max():g}".replace(" to ", "–")
         shown = epochs.split("–")[0] if rows["epochs"].nunique() == 1 else epochs
         lines.append(f"| {table} | {device} | {len(rows)} | {shown} | {rows['seconds'].sum() / 3600:.1f} |")
+    for table in sorted({*TABLES, *FIGURES} - set(each["table"])):
+        lines.append(f"| {table} | {NOT_TRAINED} | 0 | {MISSING} | {MISSING} |")
     return "\n".join(lines) + "\n"

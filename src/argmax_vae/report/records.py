@@ -18,7 +18,7 @@ from argmax_vae.files import csv_rows
 TEXT_COLUMNS = (
     *("table", "protocol", "run", "data", "binarization", "model", "estimator", "kl", "schedule", "status"),
     *("device", "torch", "version", "commit", "dirty", "config_hash", "metric", "source"),
-    *("choices", "parameter", "target", "reference"),
+    *("choices", "parameter", "target", "reference", "differences"),
 )
 """Columns that stay text when they are read, since a hash such as 12e45678 or a version reads as a number."""
 
@@ -30,8 +30,9 @@ class Table:
     ``metric`` is averaged with an interval and compared with the published values of that metric; ``means``
     are averaged only. ``sizes`` orders the rows by (n, k) as the paper does; other sizes follow. ``curves``
     says whether the figure of the same name also draws ``curves.csv``; ``equal_evaluations`` whether the table also
-    compares at equal numbers of decoder evaluations, which it takes from there; ``published`` whether the paper has
-    values for it; ``further`` names the other configurations whose runs it shows.
+    compares at equal numbers of decoder evaluations, which it takes from there; ``published`` whether a paper has
+    values for it; ``compared`` is the column that is set beside those where it is not ``metric``, and ``source`` their
+    file where it has another name; ``further`` names the other configurations whose runs it shows.
     """
 
     name: str
@@ -43,12 +44,14 @@ class Table:
     published: bool = True
     metric: str = "test_bound"
     means: tuple[str, ...] = ("test_kl", "test_codes_in_use")
+    compared: str = "test_bound"
+    source: str = ""
     further: tuple[str, ...] = ()
 
     @property
     def paper(self) -> str:
         """Path of the published values, relative to the results directory, which may override those shipped."""
-        return f"paper/{self.name}.csv"
+        return f"paper/{self.source or self.name}.csv"
 
     @property
     def commands(self) -> tuple[str, ...]:
@@ -107,6 +110,23 @@ TABLES = {
             sizes=((30, 2), (20, 3), (15, 4), (12, 5), (10, 6), (6, 10), (1, 60)),
             published=False,
         ),
+        Table(
+            name="benchmark",
+            title="The settings of other papers, at equal epochs and at equal decoder evaluations",
+            caption="Test bound (negative ELBO) in nats per image, lower is better, at the epoch with the best "
+            "validation bound, all epochs or those within the budget of decoder evaluations of the cheapest row of the "
+            "setting. Published values are bounds on validation images, so the validation bound is set beside them; "
+            "they were read second-hand, and best_known.csv says in what their training differs. Learning rates, ε and "
+            "τ are those of the setting's file in conf/experiment, which says how they were chosen. Seconds are those "
+            "of a run, all its seeds at once.",
+            sizes=((20, 10), (200, 2), (4, 8), (24, 4), (16, 8), (12, 16), (8, 64), (30, 10)),
+            curves=True,
+            equal_evaluations=True,
+            means=("validation_bound", "test_kl", "test_codes_in_use", "learning_rate", "seconds"),
+            compared="validation_bound",
+            source="best_known",
+            further=("benchmark_binary", "benchmark_grey"),
+        ),
     )
 }
 
@@ -141,6 +161,13 @@ def published_values() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).parents[3] / "results" / "paper"
 
 
+def read_published(name: str, results: Path) -> pd.DataFrame:
+    """The published values of a table, of the results directory or those shipped. Raises UsageError: a damaged file."""
+    given = results / definition(name).paper
+    path = given if given.exists() else published_values() / given.name
+    return read(path, "restore the transcribed values from the repository")
+
+
 def read_inputs(name: str, results: Path) -> dict[str, pd.DataFrame]:
     """The frames ``runs`` and ``paper``, and ``curves`` where the figure draws them.
 
@@ -151,9 +178,7 @@ def read_inputs(name: str, results: Path) -> dict[str, pd.DataFrame]:
     advice = f"make it with: {table.commands[0]}"
     frames = {"runs": read(results / "runs.csv", advice)}
     if table.published:
-        given = results / table.paper
-        paper = given if given.exists() else published_values() / f"{name}.csv"
-        frames["paper"] = read(paper, "restore the transcribed values from the repository")
+        frames["paper"] = read_published(name, results)
     else:
         frames["paper"] = pd.DataFrame(columns=["n", "k", "estimator", "metric", "value"])
     if table.curves:

@@ -17,8 +17,12 @@ from argmax_vae.statistics import mean_interval
 FORMATS = ("text", "csv", "md", "tex")
 SAME = "all alike"
 SYMBOLS = {"epsilon": "ε", "temperature": "τ"}
-MEASURES = {"bound": ("test_bound", 1, "test bound (nats)"), "accuracy": ("test_accuracy", 100, "accuracy (%)")}
-SORTS = {"name": False, "bound": False, "accuracy": True, "epochs": True, "time": True}
+MEASURES = {
+    "bound": ("test_bound", 1, "test bound (nats)"),
+    "weighted": ("test_importance_weighted", 1, "importance-weighted (nats)"),
+    "accuracy": ("test_accuracy", 100, "accuracy (%)"),
+}
+SORTS = {"name": False, "bound": False, "weighted": False, "accuracy": True, "epochs": True, "time": True}
 """What runs can be sorted by, and whether the largest comes first."""
 
 

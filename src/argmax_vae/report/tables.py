@@ -6,10 +6,8 @@ ELBOs in nats per image: lower is better.
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Hashable, Iterable
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from argmax_vae.errors import UsageError
 from argmax_vae.files import csv_text, write_text
 from argmax_vae.markup import escape, markdown
 from argmax_vae.report.budgets import at_equal_evaluations
+from argmax_vae.report.changes import changed_lines
 from argmax_vae.report.records import TABLES, Table, definition, read_inputs, require
 from argmax_vae.report.style import rank, style
 from argmax_vae.statistics import holm, mean_interval, paired_t_p_value, sign_flip_p_value
@@ -32,7 +31,7 @@ LEVEL, MARK = 0.05, "†"
 """Below which corrected p-value a difference is marked, and how."""
 
 PUBLISHED_DATA = "mnist"
-"""The data set that the published bounds are of."""
+"""The data set that published bounds are of whose file does not say."""
 _KEY = ["n", "k", "estimator"]
 _CELL = [*_KEY, "protocol"]
 _NUMBERS = ["n", "k", "seed", "epochs", "samples"]
@@ -44,17 +43,26 @@ _BUDGET = (
     *("decoder_evaluations", "budget", "budget_epochs", "budget_bound", "budget_half_width"),
     *("budget_behind", "budget_behind_half_width", "budget_behind_p", "budget_behind_p_sign_flip", "budget_best"),
 )
-_HEADINGS = {"test_bound": "test bound (nats)", "test_kl": "KL (nats)", "test_codes_in_use": "codes in use"}
+_HEADINGS = {
+    "test_bound": "test bound (nats)",
+    "validation_bound": "validation bound (nats)",
+    "test_kl": "KL (nats)",
+    "test_codes_in_use": "codes in use",
+    "learning_rate": "learning rate",
+    "seconds": "seconds",
+}
+_FORMS = {"learning_rate": "g", "seconds": ".0f"}
 
 
 def _select(table: Table, runs: pd.DataFrame) -> pd.DataFrame:
     """The rows of one table, checked: text without NaN, numbers as floats, commits short."""
     numbers = [*_NUMBERS, table.metric, *table.means, *(["decoder_evaluations"] if table.equal_evaluations else [])]
-    require(runs, [*_TEXT, *numbers], "runs.csv")
+    require(runs, ["table"], "runs.csv")
     rows = runs[runs["table"] == table.name].copy()
     if rows.empty:
         found = ", ".join(sorted(runs["table"].dropna().unique())) or "none"
         raise UsageError(f"runs.csv: no row of table={table.name} (found: {found}); run: {table.commands[0]}")
+    require(runs, [*_TEXT, *numbers], "runs.csv")
     for column in _TEXT:
         rows[column] = ["" if pd.isna(value) else str(value) for value in rows[column]]
     if unknown := sorted(set(rows["status"]) - set(_STATUS)):
@@ -133,12 +141,20 @@ def _compare(rows: list[dict[str, Any]], kinds: dict[str, tuple[str, list[pd.Ser
         rows[first][f"{kind}best"] = is_best
 
 
+def _published(table: Table, paper: pd.DataFrame) -> list[tuple[dict[Hashable, Any], str, float]]:
+    """What tells the rows that a published value belongs to, the data set that it is of, and the value."""
+    values = paper[paper["metric"] == table.compared]
+    places = [*_KEY, *(["protocol"] if "protocol" in values else [])]
+    rows = values.dropna(subset=places).to_dict("records")
+    return [({key: row[key] for key in places}, row.get("data", PUBLISHED_DATA), row["value"]) for row in rows]
+
+
 def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame, curves: pd.DataFrame | None = None) -> pd.DataFrame:
     """One row per (n, k, protocol, estimator), in the paper's order of sizes.
 
     Columns: ``n, k, protocol, estimator, kl, schedule``; the mean ``test_bound`` of the seeds that are done and the
-    ``half_width`` of its 95 % interval (nats); the numbers of ``seeds`` done, ``diverged`` and ``failed``; on
-    PUBLISHED_DATA the published value ``paper`` and ``difference`` = ours - paper (nats); how far the row is
+    ``half_width`` of its 95 % interval (nats); the numbers of ``seeds`` done, ``diverged`` and ``failed``; on the
+    same data the published value ``paper`` and ``difference`` = ours - paper (nats); how far the row is
     ``behind`` the best of its size, protocol and number of epochs on paired seeds, with its ``behind_half_width``
     (nats), ``behind_p`` of the paired t test after Holm's correction for all comparisons of the table, and
     ``behind_p_sign_flip`` without correction, and whether it is itself the ``best`` and every such p-value is below
@@ -151,7 +167,8 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame, curves: pd.DataFra
     Args:
         name: key of :data:`TABLES`.
         runs: a row per cell and seed, as in ``results/runs.csv``; other tables' rows and columns are ignored.
-        paper: published values with the columns ``n, k, estimator, metric, value``.
+        paper: published values with the columns ``n, k, estimator, metric, value``; with a column ``protocol`` they
+            are of rows with that one, and those without one are left out; with ``data`` of that data set.
         curves: a row per evaluation and seed, which a table at equal decoder evaluations needs.
 
     Raises:
@@ -163,8 +180,7 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame, curves: pd.DataFra
     cells = [cell for _, cell in _select(table, runs).groupby(_CELL)]
     if faults := [fault for cell in cells if (fault := _fault(table, cell))]:
         raise UsageError(f"runs.csv: table={name}: cells that cannot be averaged: {'; '.join(faults)}")
-    values = paper[paper["metric"] == table.metric]
-    published = {tuple(row[key] for key in _KEY): row["value"] for row in values.to_dict("records")}
+    published = _published(table, paper)
     rows = [_row(table, cell) for cell in cells]
     done = [cell[cell["status"] == "done"].set_index("seed") for cell in cells]
     kinds = {"": ("epochs", [cell[table.metric] for cell in done])}
@@ -174,12 +190,13 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame, curves: pd.DataFra
         rows = [row | columns for row, (_, columns) in zip(rows, within_budget, strict=True)]
         kinds["budget_"] = ("budget", [values for values, _ in within_budget])
     _compare(rows, kinds)
-    reproduced = {tuple(row[key] for key in _KEY) for row in rows}
-    empty = dict.fromkeys(("protocol", "kl", "schedule", *_ORIGIN), "") | dict.fromkeys(_COUNTS, 0)
-    rows += [dict(zip(_KEY, key, strict=True)) | empty for key in published if key not in reproduced]
+    empty: dict[Hashable, Any] = dict.fromkeys(("protocol", "kl", "schedule", *_ORIGIN), "") | dict.fromkeys(_COUNTS, 0)
+    rows += [empty | place for place, _, _ in published if not any(place.items() <= row.items() for row in rows)]
     for row in rows:
-        known = published if row["data"] in ("", PUBLISHED_DATA) else {}
-        row["paper"] = known.get(tuple(row[key] for key in _KEY), math.nan)
+        known = [
+            value for place, data, value in published if place.items() <= row.items() and row["data"] in ("", data)
+        ]
+        row["paper"] = next(iter(known), math.nan)
 
     def order(row: Any) -> tuple:
         size = (int(row["n"]), int(row["k"]))
@@ -208,7 +225,7 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame, curves: pd.DataFra
         *_ORIGIN,
     ]
     frame = pd.DataFrame(sorted(rows, key=order)).reindex(columns=columns)
-    frame["difference"] = frame[table.metric] - frame["paper"]
+    frame["difference"] = frame[table.compared] - frame["paper"]
     for column in frame.columns.intersection(["best", "budget_best"]):
         frame[column] = frame[column].eq(True)
     whole = ["n", "k", *_COUNTS, "epochs", "samples"]
@@ -239,7 +256,8 @@ def cells(table: Table, frame: pd.DataFrame) -> list[dict[str, str]]:
         return {f"{prefix.rstrip('_')} behind the best".strip(): text}
 
     def published(row: dict[Hashable, Any]) -> dict[str, str]:
-        both = {"paper": show(row["paper"]), "difference": show(row["difference"], "+z.2f")}
+        what = "" if table.compared == table.metric else f" ({table.compared.removesuffix('_bound')})"
+        both = {f"paper{what}": show(row["paper"]), f"difference{what}": show(row["difference"], "+z.2f")}
         return both if table.published else {}
 
     def within_budget(row: dict[Hashable, Any]) -> dict[str, str]:
@@ -264,7 +282,7 @@ def cells(table: Table, frame: pd.DataFrame) -> list[dict[str, str]]:
             **behind(row),
             **{status: str(row[status]) for status in _COUNTS},
             "epochs": show(row["epochs"], "d"),
-            **{_HEADINGS[column]: show(row[column]) for column in table.means},
+            **{_HEADINGS[column]: show(row[column], _FORMS.get(column, ".2f")) for column in table.means},
             **within_budget(row),
         }
         for row in frame.to_dict("records")
@@ -406,25 +424,3 @@ def check(name: str, results: Path) -> list[str]:
         else:
             lines += changed_lines(path, render(name, table, format))
     return lines
-
-
-def changed_lines(path: Path, current: str) -> list[str]:
-    """One line for each in which a file, or nothing if it is missing, differs from the text it should have.
-
-    Numbers of a csv may differ by 1e-9 of their size.
-    """
-    committed = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [
-        f"{path}:{number}: committed {old!r}, computed {new!r}"
-        for number, (old, new) in enumerate(zip_longest(committed, current.splitlines(), fillvalue=""), start=1)
-        if old != new and not (path.suffix == ".csv" and _close(old, new))
-    ]
-
-
-def _close(old: str, new: str) -> bool:
-    """Whether two csv lines agree up to rounding errors of their numbers."""
-    pairs = zip_longest(*(next(csv.reader([line]), []) for line in (old, new)), fillvalue="")
-    try:
-        return all(a == b or math.isclose(float(a), float(b), rel_tol=1e-9) for a, b in pairs)
-    except ValueError:
-        return False

@@ -34,6 +34,7 @@ ENDED = ("done", "diverged")
 """What a done marker says: some seeds are finished, or all of them diverged."""
 NOT_IDENTITY = ("runtime", "tracker", "paths", "table", "protocol", "chosen", "laboratory")
 LATER_KEYS: dict[str, Any] = {
+    "model.prior": "uniform",
     "model.gaussian_noise": "shared",
     "model.negative_slope": 0.01,
     "model.component_negative_slope": 0.01,

@@ -327,7 +327,7 @@ class WandbTracker(GrowingTracker):
             for name, picture in named(pictures)
         }
         charts = {
-            f"charts/{metric}": self.wandb.plot.line_series(
+            f"seed_curves/{metric}": self.wandb.plot.line_series(
                 [x for x, _ in lines.values()], [y for _, y in lines.values()], list(lines), metric, "epoch"
             )
             for metric in CHARTS

@@ -18,8 +18,11 @@ from argmax_vae.data.index_blocks import EvaluationBlocks, loader
 from argmax_vae.errors import UsageError, require
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.models.convolutional import AttributeConfig
+from argmax_vae.models.layered import LayeredConfig
 from argmax_vae.models.mixture import GaussianMixtureConfig
+from argmax_vae.objective.layered import Chain
 from argmax_vae.training.attribute_vae import AttributeVAE
+from argmax_vae.training.layered_vae import LayeredVAE
 from argmax_vae.training.mixture_vae import MixtureVAE
 from argmax_vae.training.processes import WHOLE, Share
 from argmax_vae.training.vae import DiscreteVAE
@@ -78,6 +81,9 @@ def build(config: Config, dataset: Dataset, share: Share = WHOLE) -> DiscreteVAE
         "seeds": list(config.seeds),
         "share": share,
     }
+    if isinstance(config.model, LayeredConfig):
+        layers = [ESTIMATORS[config.estimator.name](config.estimator) for _ in config.model.sizes]
+        return LayeredVAE(dataset, **{**parts, "estimator": Chain(layers, config.model.sizes)})
     if isinstance(config.model, AttributeConfig):
         return AttributeVAE(dataset, config.supervision, attributes=config.data.attribute_names, **parts)
     if isinstance(config.model, GaussianMixtureConfig):

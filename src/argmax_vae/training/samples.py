@@ -11,7 +11,7 @@ from torch import Tensor
 
 from argmax_vae.data.binarization import prepare_for_evaluation
 from argmax_vae.data.images import Dataset
-from argmax_vae.latents import gumbel_from_uniform, normal_from_uniform, one_hot_argmax
+from argmax_vae.latents import normal_from_uniform, one_hot_argmax
 from argmax_vae.models.likelihoods import LIKELIHOODS
 from argmax_vae.models.mixture import GaussianMixtureNetworks
 from argmax_vae.randomness import PlainNoise, generator_for
@@ -72,9 +72,9 @@ def pictures_of(module: DiscreteVAE, dataset: Dataset, columns: int = 10) -> Pic
     if isinstance(module, MixtureVAE):
         return pictures_of_mixture(module, dataset, columns)
     networks = module.best
-    n, k, seeds = networks.n, networks.k, len(module.seeds)
+    seeds = len(module.seeds)
     noise = PlainNoise(generator_for(module.seeds[0], 0, "report"))
-    codes = one_hot_argmax(gumbel_from_uniform(noise.uniform((5 * columns, n, k)))).to(module.test_pixels.device)
+    codes = networks.prior_codes(5 * columns, noise)
     mean = LIKELIHOODS[networks.likelihood].mean
     samples = mean(networks.decode(codes.expand(seeds, -1, -1, -1))[0])
     images = spread(module, columns)

@@ -98,8 +98,14 @@ class DiscreteVAE(pl.LightningModule):
         self.final_splits: tuple[str, ...] = ("test",)
 
     def make_networks(self, dataset: Dataset, model: ModelConfig) -> Networks:
-        """Encoders and decoders of all seeds."""
-        return model.networks(dataset.shape, self.seeds)
+        """Encoders and decoders of all seeds, and their priors if those are learned."""
+        networks = model.networks(dataset.shape, self.seeds)
+        return networks.learn_prior(len(self.seeds)) if model.prior == "learned" else networks
+
+    @property
+    def bound_samples(self) -> int:
+        """M where the importance-weighted bound of M samples is trained, else 0."""
+        return self.estimator.config.samples if self.objective_config.kl == "importance_weighted" else 0
 
     def may_keep(self) -> bool:
         """Whether the networks of this epoch may be the ones that are kept."""
@@ -107,7 +113,7 @@ class DiscreteVAE(pl.LightningModule):
 
     def score(self, validation: Evaluation) -> Float[Tensor, "seeds"]:
         """What is smallest for the networks to keep."""
-        return validation.bound
+        return validation.importance_weighted if self.bound_samples else validation.bound
 
     def more_metrics(self, split: str, index: int) -> dict[str, float]:
         """Further columns of the seed at this position in the evaluation of a split."""
@@ -187,7 +193,8 @@ class DiscreteVAE(pl.LightningModule):
         (images,) = inputs
         logits = self.networks.encode(images)
         loss = Reconstruction(self.networks, images, self.candidates)
-        terms = training_terms(self.objective_config, self.estimator, logits, loss, noise, steps_done)
+        log_prior = self.networks.log_prior
+        terms = training_terms(self.objective_config, self.estimator, logits, loss, noise, steps_done, log_prior)
         bound = (terms.reconstruction + terms.kl).mean(-1)
         return terms.objective.mean(-1).sum(), bound, terms.estimate.seen, terms.estimate.metrics
 
@@ -254,9 +261,8 @@ class DiscreteVAE(pl.LightningModule):
     def validation_step(self, indices: Tensor, batch_index: int, dataloader_idx: int = 0) -> None:
         """Adds a chunk of the validation (loader 0) or test (loader 1) images to the bound of the current networks."""
         split = ("validation", "test")[dataloader_idx]
-        self.evaluate_chunk(
-            self.networks, split, indices, self.trainer_config.curve_samples, self.evaluation_noise[split]
-        )
+        noise, samples = self.evaluation_noise[split], self.trainer_config.curve_samples
+        self.evaluate_chunk(self.networks, split, indices, samples, noise, self.bound_samples)
 
     def on_validation_epoch_end(self) -> None:
         epoch = self.current_epoch + 1
@@ -278,6 +284,8 @@ class DiscreteVAE(pl.LightningModule):
                 row[f"{split}_reconstruction"] = evaluation.reconstruction[index].item()
                 row[f"{split}_kl"] = evaluation.kl[index].item()
                 row[f"{split}_codes_in_use"] = evaluation.in_use[index].double().mean().item()
+                if self.bound_samples:
+                    row[f"{split}_importance_weighted"] = evaluation.importance_weighted[index].item()
                 row |= self.more_metrics(split, index)
             row |= {name: float(value.expand(len(self.seeds))[index]) for name, value in self.last_metrics.items()}
             self.history.append(row)
@@ -299,7 +307,7 @@ class DiscreteVAE(pl.LightningModule):
             indices,
             self.trainer_config.final_samples,
             self.evaluation_noise[split],
-            self.trainer_config.importance_samples,
+            self.trainer_config.importance_samples or self.bound_samples,
         )
 
     def on_test_epoch_end(self) -> None:
