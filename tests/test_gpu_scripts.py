@@ -26,7 +26,7 @@ CELLS = {
     "figure3": 40,
     "figure3_2019": 20,
     "figure4": 3,
-    "figure6": 14,
+    "figure6": 18,
     "section61": 8,
 }
 

@@ -27,7 +27,7 @@ TABLES = (
     *("figure2_search", "figure2_search_gumbel_softmax", "figure2", "figure2_control_variates", "section61"),
     *("estimators_search", "estimators_search_gumbel_rao", "estimators", "figure1", "figure1_20x2"),
     *("figure3_search", "figure3_search_gumbel_softmax", "figure3", "figure3_2019"),
-    *("figure6_search", "figure6_search_gumbel_softmax", "figure6", "figure6_gradients"),
+    *("figure6_search", "figure6_search_gumbel_softmax", "figure6", "figure6_others", "figure6_gradients"),
     *("figure4_search", "figure4_search_gumbel_softmax", "figure4"),
     *("benchmark_search", "benchmark_search_binary", "benchmark_search_epsilon", "benchmark_search_temperature"),
     *("benchmark", "benchmark_binary", "benchmark_grey"),
