@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Gathers in .carry what a machine with a GPU and no network needs besides the files of the repository, for gpu_run.sh there.
-#   scripts/gpu_pack.sh [mnist|fashion_mnist|binarized_mnist|celeba|digits]...     (default: mnist)
+#   scripts/gpu_pack.sh [mnist|fashion_mnist|binarized_mnist|omniglot|celeba|digits]...     (default: mnist)
 # WHEELS=DIR takes wheels from a folder; else pip fetches those named below, in the versions of constraints.txt.
 # DATA: where data sets lie (default: $ARGMAX_VAE_DATA, else data). CARRY: where to (default: .carry).
 # LIMIT_MIB: largest size of the repository's files and .carry together (default: 64).
@@ -23,10 +23,11 @@ for name in "$@"; do
     fashion_mnist)
       for part in {train,t10k}-{images-idx3,labels-idx1}; do take "$data/FashionMNIST/raw/$part-ubyte.gz" "$new/data/FashionMNIST/raw"; done ;;
     binarized_mnist) for part in train valid test; do take "$data/BinarizedMNIST/binarized_mnist_$part.npy" "$new/data/BinarizedMNIST"; done ;;
+    omniglot) take "$data/Omniglot/chardata.mat" "$new/data/Omniglot" ;;
     celeba)
       for part in img64.zip list_attr_celeba.zip list_eval_partition.txt; do take "$data/CelebA/$part" "$new/data/CelebA"; done
       gzip "$new/data/CelebA/list_eval_partition.txt" ;;
-    *) refuse "$name: unknown data set; there are mnist, fashion_mnist, binarized_mnist, celeba, digits" ;;
+    *) refuse "$name: unknown data set; there are mnist, fashion_mnist, binarized_mnist, omniglot, celeba, digits" ;;
   esac
 done
 if [ -n "${WHEELS:-}" ]; then

@@ -45,6 +45,17 @@ def test_the_winner_is_the_best_on_validation_and_everything_is_recorded() -> No
     assert pd.read_csv("results/searches.csv")["search"].value_counts().to_dict() == {"tiny": 2, "other": 1}
 
 
+def test_with_wandb_the_searches_are_a_table_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+    monkeypatch.setattr("argmax_vae.commands.search.publish_table", lambda *told: shown.append(told[1:]))
+    run(1)
+    assert shown == []
+    chosen = [*SMALL, "tracker=wandb"]
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    search("train", chosen, trials=1, name="tiny", metric="validation_bound", seed=0, results=Path("results"))
+    assert shown == [("searches", Path("runs"), [Path("results/searches.csv")])]
+
+
 def test_an_interrupted_search_goes_on_and_a_longer_one_repeats_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as interrupted:
         raise_after(interrupted, 2, KeyboardInterrupt())

@@ -28,12 +28,13 @@ from argmax_vae.errors import UsageError
 
 SIZES = dict.fromkeys(DATASETS, (50_000, 10_000, 10_000)) | {"digits": (1200, 297, 300)}
 SIZES |= {"celeba": (20_000, 2_000, 2_000)}  # of the subset in img64.zip
+SIZES |= {"omniglot": (23_000, 1_345, 8_070)}  # of chardata.mat
 CLASSES = dict.fromkeys(DATASETS, 10) | {"celeba": 8}
 PUBLISHED = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
 PACKED = ("train", "valid", "test")
 FILES = {name: [f"{kind}/raw/train-images-idx3-ubyte.gz"] for name, kind in PUBLISHED.items()}
 FILES |= {"binarized_mnist": [f"BinarizedMNIST/binarized_mnist_{part}.npy" for part in PACKED], "digits": []}
-FILES |= {"celeba": ["CelebA/img64.zip"]}
+FILES |= {"celeba": ["CelebA/img64.zip"], "omniglot": ["Omniglot/chardata.mat"]}
 LABEL_COUNTS = {
     "mnist": (
         [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949],

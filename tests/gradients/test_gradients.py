@@ -250,6 +250,16 @@ def numbers(path: Path) -> pd.DataFrame:
 
 
 @pytest.mark.usefixtures("few_settings")
+def test_with_wandb_the_measurements_are_a_table_there(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+    monkeypatch.setattr(gradients, "publish_table", lambda *told: shown.append(told[1:]))
+    assert main(["gradients", str(run.path), *SMALL, *GRID, "tracker.name=wandb"]) == 0
+    ((name, runs, paths),) = shown
+    assert (name, runs) == ("gradients", run.path.parent)
+    assert run.path / "gradients.csv" in paths
+
+
+@pytest.mark.usefixtures("few_settings")
 def test_interrupted_and_resumed_equals_uninterrupted(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["gradients", str(run.path), *SMALL, *GRID]) == 0
     whole = numbers(run.path / "gradients.csv")

@@ -32,9 +32,10 @@ from argmax_vae.models.mixture import GaussianMixtureConfig
 from argmax_vae.report import gradients as report
 from argmax_vae.runs.directory import RunDirectory, identity
 from argmax_vae.runs.provenance import commit, device_name
+from argmax_vae.runs.wandb_access import publish_table
 from argmax_vae.training.build import build, device_of
 
-OVERRIDABLE_SECTIONS = ("laboratory", "runtime", "paths")
+OVERRIDABLE_SECTIONS = ("laboratory", "runtime", "paths", "tracker")
 
 
 def measure_gradients(target: str, overrides: list[str]) -> int:
@@ -76,6 +77,8 @@ def measure_gradients(target: str, overrides: list[str]) -> int:
     print(report.summary(frame))
     for path in written:
         print(path)
+    if config.tracker.name == "wandb":
+        publish_table(config.tracker, config.table if of_record else "gradients", run.path.parent, written)
     return 0
 
 

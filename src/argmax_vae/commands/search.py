@@ -21,6 +21,7 @@ from argmax_vae.errors import UsageError
 from argmax_vae.files import claimed, require_writable
 from argmax_vae.models.mixture import GaussianMixtureConfig
 from argmax_vae.runs.provenance import commit, commits
+from argmax_vae.runs.wandb_access import publish_table
 
 METRICS: dict[str, Literal["minimize", "maximize"]] = {
     "validation_bound": "minimize",
@@ -159,6 +160,8 @@ def search(
     frame.insert(5, "winner", [index == 0 and math.isfinite(score) for index, score in enumerate(frame["score"])])
     with claimed(results / ".lock", -1):
         record_search(results / "searches.csv", name, frame)
+    if cell.config.tracker.name == "wandb":
+        publish_table(cell.config.tracker, "searches", Path(cell.config.paths.runs), [results / "searches.csv"])
     return frame
 
 

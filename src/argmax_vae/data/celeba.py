@@ -15,14 +15,10 @@ md5 of each. Decoded pixels are kept in the user's cache directory, so that only
 
 import contextlib
 import difflib
-import hashlib
 import io
 import itertools
-import logging
 import re
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -30,12 +26,9 @@ import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 
+from argmax_vae.data.decoded import DAMAGED, decoded, read_member
 from argmax_vae.data.images import POINT_TO_FILES, Dataset, Images, one_line
-from argmax_vae.data.mnist import read_npy
 from argmax_vae.errors import UsageError
-from argmax_vae.files import cache_directory, is_own, write_atomic
-
-logger = logging.getLogger(__name__)
 
 ATTRIBUTES = ("Eyeglasses", "Smiling", "Male")
 """What the images of the paper's Figure 4 differ in: with or without glasses, smiling or not, man or woman."""
@@ -49,7 +42,6 @@ LARGEST_TEXT, LARGEST_IMAGE, LARGEST_AREA = 2**28, 2**26, 2**26
 SOURCES = ("celeba/img_align_celeba", "CelebA/img64.zip", "CelebA/img64", "CelebA/img_align_celeba")
 IMAGE = re.compile(r"(?:.*/)?((\d+)\.jpg)")
 SPLITS = ("train", "validation", "test")
-DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError, RuntimeError, ValueError)
 REPLACE = "put a whole copy in its place"
 
 
@@ -184,26 +176,8 @@ def _look_up(
 def _pixels(source: Path, members: list[str]) -> UInt8[np.ndarray, "images pixels"]:
     """Return the decoded images from the cache or, where it does not hold them, decode and try to cache them."""
     files = [source] if source.suffix == ".zip" else [source / member for member in members]
-    stamps = (f"{path.name} {stat.st_size} {stat.st_mtime_ns}" for path in files for stat in [path.stat()])
-    content = "\n".join([f"{SIDE} {CROP} {source.resolve()}", *stamps])
-    cached = f"celeba-{hashlib.sha256(content.encode(errors='surrogateescape')).hexdigest()[:16]}.npy"
-    with contextlib.suppress(OSError, MemoryError, RuntimeError, ValueError, tokenize.TokenError):
-        if is_own(kept := cache_directory() / cached):
-            with kept.open("rb") as stream:
-                return read_npy(stream, (len(members), 3 * SIDE * SIDE))
-    logger.info("decoding %d images of %s", len(members), source)
-    pixels = _decode_all(source, members)
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as stream:
-            np.lib.format.write_array(stream, pixels, allow_pickle=False)
-
-    try:
-        write_atomic(kept := cache_directory() / cached, write)
-        kept.chmod(0o600)
-    except (OSError, RuntimeError, UsageError) as error:
-        logger.info("the decoded images are not kept for the next time: %s", one_line(error))
-    return pixels
+    made_of, shape = f"{SIDE} {CROP} {source.resolve()}", (len(members), 3 * SIDE * SIDE)
+    return decoded("celeba", made_of, files, shape, lambda: _decode_all(source, members))
 
 
 def _decode_all(source: Path, members: list[str]) -> UInt8[np.ndarray, "images pixels"]:
@@ -221,14 +195,6 @@ def _decode_all(source: Path, members: list[str]) -> UInt8[np.ndarray, "images p
                     f"{source} holds {member}, which cannot be read as a JPEG image ({one_line(error)}): {REPLACE}"
                 ) from error
     return pixels
-
-
-def read_member(archive: zipfile.ZipFile, name: str, largest: int) -> bytes:
-    """The content of a member of at most `largest` bytes, as it declares itself. Raises BadZipFile for a larger one."""
-    size = archive.getinfo(name).file_size
-    if size > largest:
-        raise zipfile.BadZipFile(f"{name} would have {size} bytes, at most {largest} are read")
-    return archive.read(name)
 
 
 def _decode(content: bytes) -> UInt8[np.ndarray, "pixels"]:

@@ -6,9 +6,10 @@
 | ``fashion_mnist`` | 28 x 28, 0 to 255 | 50,000 / 10,000 / 10,000 | Xiao et al. 2017, by torchvision |
 | ``binarized_mnist`` | 28 x 28, 0 or 255 | 50,000 / 10,000 / 10,000 | MNIST sampled once, packed bits |
 | ``digits`` | 8 x 8, 0 to 255 | 1,200 / 297 / 300 | UCI Optdigits, by scikit-learn |
+| ``omniglot`` | 28 x 28, 0 to 255 | 23,000 / 1,345 / 8,070, or as drawn | Lake et al. 2015, see ``omniglot`` |
 | ``celeba`` | 64 x 64 x 3, 0 to 255 | 162,770 / 19,867 / 19,962, or a subset | Liu et al. 2015, official partition |
 
-No split is shuffled: train, validation and test follow each other in the order of the source. Everything that
+No split is shuffled: each keeps the order of the source. Everything that
 can go wrong with the files raises ``UsageError`` with one line that names the file or directory and says what
 to do.
 """
@@ -76,11 +77,19 @@ def _load_celeba(directory: Path, attributes: Sequence[str] | None = None) -> Da
     return celeba.load_celeba(directory, celeba.ATTRIBUTES if attributes is None else attributes)
 
 
+def _load_omniglot(directory: Path) -> Dataset:
+    """Load Omniglot from ``directory``, by the module that builds on this one."""
+    from argmax_vae.data import omniglot
+
+    return omniglot.load_omniglot(directory)
+
+
 OWN: dict[str, Callable[[Path], Dataset]] = {
     "mnist": load_mnist,
     "fashion_mnist": load_fashion_mnist,
     "binarized_mnist": load_binarized_mnist,
     "digits": load_digits,
+    "omniglot": _load_omniglot,
     "celeba": _load_celeba,
 }
 DATASETS = Registry("data", OWN, callable, "a function from a directory to a Dataset")

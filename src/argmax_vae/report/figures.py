@@ -6,6 +6,7 @@ An SVG file carries a digest of its data.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -204,33 +205,57 @@ def draw_budgets(name: str, runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.
     rows["evaluations"] = rows["epoch"] * rows["decoder_evaluations"]
     rows = rows.fillna({"protocol": ""})
     groups = list(rows.groupby(["n", "k", "protocol"])) or [((*definition(name).sizes[0], ""), rows)]
-    figure = Figure(figsize=(9.6, 4.6 * len(groups)), layout="constrained")
-    panels = figure.subplots(len(groups), 2, sharey="row", squeeze=False)
-    shown: dict[str, Any] = {}
-    for (left, right), ((n, k, protocol), chosen) in zip(panels, groups, strict=True):
-        _panel(left, chosen)
-        _panel(right, chosen, "evaluations")
-        which = f"{n}×{k} {protocol}, ".replace(" , ", ", ") if len(groups) > 1 else ""
-        left.set_title(f"{which}equal epochs", loc="left")
-        right.set_title("equal decoder evaluations", loc="left")
-        right.set_ylabel("")
-        if len(chosen):
-            right.set_xscale("log")
-            same = (table["n"] == n) & (table["k"] == k) & (table["protocol"] == protocol)
-            right.axvline(table.loc[same, "budget"].max(), color="0.5", linewidth=0.8, linestyle=":")
+    families = list(
+        dict.fromkeys(style(estimator).family for estimator in sorted(rows["estimator"].unique(), key=rank))
+    )
+    figure = Figure(figsize=(12.8, 5.8 * len(groups)), layout="constrained")
+    panels = figure.subplots(2 * len(groups), max(1, len(families)), sharex="row", squeeze=False)
+    for number, ((n, k, protocol), chosen) in enumerate(groups):
+        same = (table["n"] == n) & (table["k"] == k) & (table["protocol"] == protocol)
+        which = f"{n}×{k} {protocol}".strip() + ", " if len(groups) > 1 else ""
         inside, above = _without_far_ones(chosen)
-        _limit_bounds(left, inside)
-        for line, (estimator, bound) in enumerate(above.items()):
-            look = style(estimator)
-            text = f"{look.label}: {bound:.1f}, above"
-            left.text(0.98, 0.97 - 0.06 * line, text, color=look.color, ha="right", va="top", transform=left.transAxes)
-        shown |= {label: line for line, label in zip(*left.get_legend_handles_labels(), strict=True)}
-        for axes in (left, right):
-            _remove_legend(axes)
-    panels[-1][0].set_xlabel("epoch")
-    panels[-1][1].set_xlabel("decoder evaluations per training image")
-    figure.legend(list(shown.values()), list(shown), loc="outside right center", frameon=False, handlelength=3.2)
+        ends = inside[inside["epoch"] == inside["epoch"].max()].groupby("estimator")["test_bound"].mean()
+        most = 2 * ends.max() - ends.min() if len(ends) > 1 else math.inf
+        for place, over in enumerate(("epoch", "evaluations")):
+            for axes, family in zip(panels[2 * number + place], families or [""], strict=True):
+                members = chosen["estimator"].map(lambda estimator: style(estimator).family) == family
+                _grey_curves(axes, chosen[~members], over)
+                _panel(axes, inside[inside["estimator"].isin(chosen.loc[members, "estimator"])], over)
+                _limit_bounds(axes, inside, most)
+                _remove_legend(axes)
+                axes.set_xlabel("epoch" if place == 0 else "decoder evaluations per training image")
+                if over == "evaluations" and len(chosen):
+                    axes.set_xscale("log")
+                    axes.axvline(table.loc[same, "budget"].max(), color="0.5", linewidth=0.8, linestyle=":")
+                if axes is not panels[2 * number + place][0]:
+                    axes.set_ylabel("")
+                    axes.tick_params(labelleft=False)
+                if place == 0:
+                    axes.set_title(f"{which}{FAMILIES.get(family, family)}", loc="left")
+                    if axes.get_legend_handles_labels()[0]:
+                        axes.legend(framealpha=0.85, edgecolor="none", handlelength=3.2, fontsize=8, loc="upper right")
+            far = [(style(each), bound) for each, bound in sorted(above.items(), key=lambda item: -item[1])]
+            for line, (look, bound) in enumerate(far if place == 1 else []):
+                axes = panels[2 * number + place][families.index(look.family)]
+                where: dict[str, Any] = {"ha": "left", "va": "bottom", "fontsize": 8, "transform": axes.transAxes}
+                axes.text(0.02, 0.03 + 0.08 * line, f"{look.label}: {bound:.1f}, above", color=look.color, **where)
     return figure
+
+
+FAMILIES = {
+    "perturbed": "perturbed arg max",
+    "relaxed": "relaxed codes",
+    "control variate": "control variates",
+    "score": "score function",
+}
+"""What a panel calls each family of estimators."""
+
+
+def _grey_curves(axes: Axes, rows: pd.DataFrame, over: str) -> None:
+    """Mean curves of other families, to compare with: thin, grey and without a name."""
+    for _, chosen in rows.groupby("estimator"):
+        means = chosen.groupby(over)["test_bound"].mean()
+        axes.plot(means.index, means, color="0.78", linewidth=0.9, zorder=1)
 
 
 @figure_settings()
@@ -331,19 +356,16 @@ def draw_figure6(runs: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     return figure
 
 
-def _without_far_ones(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, float]]:
-    """The curves that share an axis, and the last mean bounds of estimators so far behind that they would squeeze it.
+FAR = 6
+"""How often the distance of the median estimator from the best one goes into that of one that is far behind."""
 
-    Far behind is whoever is further from the next better one than all better ones spread.
-    """
+
+def _without_far_ones(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, float]]:
+    """The curves that share an axis, and the last mean bounds of those so far behind that they would squeeze it."""
     last = rows[rows["epoch"] == rows.groupby("estimator")["epoch"].transform("max")]
-    bounds = last.groupby("estimator")["test_bound"].mean().sort_values()
-    kept = len(bounds)
-    while kept > 2 and bounds.iloc[kept - 1] - bounds.iloc[kept - 2] > bounds.iloc[kept - 2] - bounds.iloc[0]:
-        kept -= 1
-    return rows[rows["estimator"].isin(bounds.index[:kept])], {
-        str(name): bound for name, bound in bounds.iloc[kept:].items()
-    }
+    bounds = last.groupby("estimator")["test_bound"].mean()
+    far = bounds[bounds > bounds.min() + FAR * (bounds.median() - bounds.min())]
+    return rows[~rows["estimator"].isin(far.index)], {str(name): bound for name, bound in far.items()}
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, over: str = "epoch") -> None:
@@ -361,10 +383,11 @@ def _panel(axes: Axes, rows: pd.DataFrame, over: str = "epoch") -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _limit_bounds(axes: Axes, rows: pd.DataFrame) -> None:
-    """Let the axis of bounds show all but the first tenth of the epochs; nothing to do where there is no curve."""
+def _limit_bounds(axes: Axes, rows: pd.DataFrame, most: float = math.inf) -> None:
+    """Let the axis of bounds show all but the first tenth of the epochs, and none above `most`, where there are any."""
     if len(rows):
         low, high = rows["test_bound"].min(), rows.query("epoch >= epoch.max() / 10")["test_bound"].max()
+        high = min(high, most)
         margin = 0.05 * (high - low) or 1.0
         axes.set_ylim(low - margin, high + margin)
 
