@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float, Int64, UInt8
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor, nn
 
 from argmax_vae.commands.evaluate import load_best
@@ -212,10 +211,10 @@ def write_faces(runs: list[Path], results: Path, codes: int = 256, classifier_ep
     shares = dict(zip(first.attributes, most_frequent(dataset.test, len(first.attributes)), strict=True))
     frame.insert(list(frame).index("classifier_on_real") + 1, "more_frequent_value", frame["attribute"].map(shares))
     grids = [(title(path), faces(module, dataset, ROWS["figure4"])) for path, module, _ in loaded]
-    image = Image.fromarray((faces(first, dataset, ROWS["figure8"]) * 255).round().astype("uint8"))
+    more = [(grids[0][0], faces(first, dataset, ROWS["figure8"]))]
     written = [results / name for name in ("figure4.csv", "figure4.png", "figure8.png")]
     write_csv(written[0], frame)
     write_atomic(written[1], partial(draw(grids, first.attributes).savefig, format="png"))
-    write_atomic(written[2], partial(image.save, format="PNG"))
+    write_atomic(written[2], partial(draw(more, first.attributes).savefig, format="png"))
     print(report.rendered("figure4", results, "md"))
     return [*written, *report.write("figure4", results)]
