@@ -257,3 +257,25 @@ def test_what_readme_says_of_which_estimator_to_take() -> None:
     settings = errors.groupby(["estimator", "value"], dropna=False)["mean_squared_error"].mean()
     best = settings.groupby("estimator").min().sort_values()
     assert list(best.index[:2]) == ["local_expectation", "direct_rao_blackwell"]
+
+
+def test_what_readme_says_of_direct_behind_deep_networks() -> None:
+    """Its variance, not its candidates: what averaging out its noise leaves at the same ε, and what ε trades."""
+    frame = pd.read_csv(RESULTS / "figure6_gradients.csv").query("target == 'encoder'").fillna({"choices": ""})
+    cell = frame.groupby(["estimator", "choices", "value"], dropna=False)[["squared_bias", "variance"]].mean()
+    low, high = cell.loc[("direct", "", 0.03)], cell.loc[("direct", "", 1.0)]
+    assert abs(low["squared_bias"]) < 0.02
+    assert round(low["variance"]) == 20
+    assert (round(high["variance"], 1), round(high["squared_bias"], 1)) == (0.2, 0.7)
+    direct = cell.loc[("direct", "")]
+    assert ((direct["variance"] > 1) | (direct["squared_bias"] > 0.4)).all()
+    averaged = cell.loc[("direct_rao_blackwell", "given=others", 0.03)]
+    expectation = cell.loc[("local_expectation", "")].iloc[0]
+    assert round(averaged["variance"], 1) == round(expectation["variance"], 1) == 0.7
+    assert abs(expectation["squared_bias"]) < 0.005
+    table = pd.read_csv(RESULTS / "figure6.csv").query("n == 20").set_index("estimator")["test_bound"]
+    assert 9 < table["direct"] - table["reinforce"] < 11
+    assert 4 < table["direct"] - table["disarm_categorical"] < 6
+    for name in ("local_expectation", "direct_rao_blackwell"):
+        assert round(table["direct"] - table[name]) == 17
+        assert round(table[name] - table["gumbel_softmax"]) == 3
