@@ -19,8 +19,8 @@ from helpers import TINY
 TOP = Path(__file__).parents[1]
 LISTS = sorted((TOP / "scripts" / "gpu").glob("*.txt"))
 CELLS = {
-    "benchmark": 62,
-    "benchmark_search": 32,
+    "benchmark": 75,
+    "benchmark_search": 45,
     "estimators": 21,
     "figure2": 16,
     "figure3": 40,

@@ -34,6 +34,7 @@ COMPANIONS = {
     ("objective", "concrete"): ["estimator=gumbel_softmax"],
     ("objective", "importance_weighted"): ["estimator=reinforce"],
     ("model", "layered"): ["estimator=reinforce"],
+    ("experiment", "two_layers"): ["estimator=reinforce"],
     ("supervision", "joint"): ["model=mixture"],
     ("supervision", "sequential"): ["model=mixture"],
     ("supervision", "sequential_joint"): ["model=mixture"],
@@ -110,7 +111,9 @@ def test_every_primary_config_expands_to_distinct_runs_whose_names_stay(name: st
 FITTING = {"released": ("direct", "gumbel_softmax", "rebar", "relax"), "released_mixture": ("direct", "gumbel_softmax")}
 """Experiments that are for some estimators alone."""
 LIMITED = {"arm": "k = 2", "disarm": "k = 2", "exact": "codes", "rebar": "k = 2", "relax": "k = 2"}
-"""Estimators that latents may be too large for, and what is said then."""
+LIMITED |= dict.fromkeys(("direct", "direct_rao_blackwell", "direct_control_variate"), "model=layered")
+LIMITED |= dict.fromkeys(("nvil", "local_expectation"), "model=layered")
+"""Estimators that latents or layers may be too many for, and what is said then."""
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)

@@ -1,5 +1,7 @@
 """Leave-one-out and the control variates that are built on it: exact expectations, and their written formulas."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ import torch
 from torch import Tensor
 
 from argmax_vae.estimators import Estimator
+from argmax_vae.estimators.rodeo import Rodeo
 from argmax_vae.randomness import PlainNoise
 from estimators.test_biased import quadratic
 from helpers import ready
@@ -16,7 +19,17 @@ STEP = torch.tensor(0)
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("reinforce", {}),
     ("double_control_variates", {"initial_alpha": 0.8}),
+    ("rodeo", {"hidden": [5]}),
 ]
+
+
+def chosen(name: str, n: int, k: int, **choices: Any) -> Estimator:
+    """An estimator in float64, with RODEO's α and β away from zero."""
+    estimator = ready(name, n, k, **choices).double()
+    if isinstance(estimator, Rodeo):
+        estimator.alpha.data.fill_(0.7)
+        estimator.beta.data.fill_(-0.9)
+    return estimator
 
 
 def slope(estimator: Estimator, logits: Tensor, loss: TabularLoss, noise: dict[str, Tensor]) -> Tensor:
@@ -38,7 +51,7 @@ def test_expectation_over_all_tuples_of_codes(
     tuples = torch.cartesian_prod(*[torch.arange(k**n)] * samples).T
     probability = code_probabilities(logits, loss)[tuples].prod(0)
     batch = logits.expand(tuples.shape[1], n, k).clone().requires_grad_()
-    found = slope(ready(name, n, k, samples=samples, **choices), batch, loss, noise_of(loss.codes[tuples]))
+    found = slope(chosen(name, n, k, samples=samples, **choices), batch, loss, noise_of(loss.codes[tuples]))
     torch.testing.assert_close(probability @ found.flatten(1), exact_gradient(logits, loss).flatten())
 
 
@@ -70,11 +83,51 @@ def test_double_control_variates_as_the_source_has_them(generator: torch.Generat
         torch.testing.assert_close(found[image].flatten(), expected)
 
 
-def test_without_alpha_double_control_variates_are_leave_one_out(generator: torch.Generator) -> None:
+def test_rodeo_as_the_source_has_it(generator: torch.Generator) -> None:
+    """Functions of any code, the Gibbs operator on them value by value, for one image."""
+    n, k, samples = 2, 3, 3
+    logits, loss = quadratic(n, k, generator)
+    codes = loss.codes[torch.randint(k**n, (samples, 1), generator=generator)]
+    estimator = chosen("rodeo", n, k, samples=samples, hidden=[4])
+    found = slope(estimator, logits.unsqueeze(0).clone().requires_grad_(), loss, noise_of(codes))[0]
+    (inner, outer), (bias, last) = estimator.weights, estimator.biases
+    z, q = codes[:, 0], logits.softmax(-1)
+    slopes = (z.flatten(1) @ (loss.matrix + loss.matrix.T)).unflatten(1, (n, k))
+
+    def surrogate(m: int, y: Tensor, output: int) -> Tensor:
+        answers = []
+        for other in range(samples):
+            if other != m:
+                inputs = torch.stack([loss(z[other]), (slopes[other] * (y - z[other])).sum()])
+                hidden = inputs @ inner + bias
+                answers.append((torch.where(hidden > 0, hidden, 0.3 * hidden) @ outer + last)[output])
+        return torch.stack(answers).mean()
+
+    def gibbs(function: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
+        total = torch.zeros_like(function(y))
+        for i in range(n):
+            for v in range(k):
+                changed = y.clone()
+                changed[i] = torch.eye(k, dtype=y.dtype)[v]
+                total = total + q[i, v] * function(changed) / n
+        return total - function(y)
+
+    left = [loss(z[m]) + 0.7 * gibbs(partial(surrogate, m, output=0), z[m]) for m in range(samples)]
+    expected = torch.zeros_like(found)
+    for m in range(samples):
+        baseline = sum(left[other] for other in range(samples) if other != m) / (samples - 1)
+        directed = gibbs(lambda y, m=m: surrogate(m, y, 1) * (y - q), z[m])
+        expected = expected + ((loss(z[m]) - baseline) * (z[m] - q) - 0.9 * directed) / samples
+    torch.testing.assert_close(found, expected.detach())
+
+
+@pytest.mark.parametrize(("name", "choices"), [("double_control_variates", {"initial_alpha": 0.0}), ("rodeo", {})])
+def test_where_it_is_leave_one_out(name: str, choices: dict[str, Any], generator: torch.Generator) -> None:
+    """Without α, and RODEO at its start."""
     logits, loss = quadratic(3, 4, generator)
     batch = logits.expand(7, 3, 4).clone().requires_grad_()
     noise = ready("reinforce", 3, 4).noise((7, 3, 4), PlainNoise(generator, torch.float64))
-    found = slope(ready("double_control_variates", 3, 4, initial_alpha=0.0), batch, loss, noise)
+    found = slope(ready(name, 3, 4, **choices), batch, loss, noise)
     torch.testing.assert_close(found, slope(ready("reinforce", 3, 4), batch, loss, noise))
 
 
@@ -95,7 +148,7 @@ def test_what_is_learned_follows_the_derivative_of_the_second_moment(
     """What Adam gets for an entry of each parameter, against central differences of the mean of ‖g‖²."""
     logits, loss = quadratic(2, 3, generator)
     batch = logits.expand(20, 2, 3).clone().requires_grad_()
-    estimator = ready(name, 2, 3, samples=3, **choices).double()
+    estimator = chosen(name, 2, 3, samples=3, **choices)
     noise = estimator.noise((20, 2, 3), PlainNoise(generator, torch.float64))
     estimator(batch, loss, noise, STEP).objective.mean().backward()
 

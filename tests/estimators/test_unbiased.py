@@ -41,6 +41,7 @@ UNBIASED: dict[str, tuple[str, dict[str, Any]]] = {
         {"epsilon": Constant(value=0.7), "samples": 2, "initial_eta": 0.6},
     ),
     "double control variates": ("double_control_variates", {"samples": 3, "initial_alpha": 0.7}),
+    "rodeo": ("rodeo", {"samples": 2, "hidden": [3]}),
     "disarm, categorical": ("disarm_categorical", {}),
     "carms": ("carms", {"samples": 3}),
     "unordered set": ("unordered_set", {"samples": 3}),
@@ -57,6 +58,9 @@ def chosen(which: str, n: int, k: int) -> Estimator:
     estimator = ready(name, n, k, **choices).eval()
     if name == "relax":
         estimator.scale.data.fill_(0.5)
+    if name == "rodeo":
+        estimator.alpha.data.fill_(2.0)
+        estimator.beta.data.fill_(-0.3)
     if choices.get("baseline") == "moving_average":
         for value in (0.3, 0.9):
             estimator.observe(torch.full((4,), value))

@@ -139,6 +139,7 @@ EVALUATIONS = {
     "rebar": 3,
     "relax": 3,
     "double_control_variates": 4,
+    "rodeo": 4,
     "reinforce": 4,
     "arm": 2,
     "arsm": 4,

@@ -274,7 +274,7 @@ def test_training_reports_estimate_the_loss_the_estimator_sees(name: str, kl: st
     table = TabularLoss(torch.randn(k**n, generator=generator, dtype=torch.float64), n, k)
     single = torch.randn(n, k, generator=generator, dtype=torch.float64)
     logits = single.expand(20_000, n, k).clone().requires_grad_()
-    estimator = ready(name, n, k)
+    estimator = ready(name, n, k).eval()
     noise = estimator.noise(tuple(logits.shape), PlainNoise(generator, torch.float64))
     terms = training_terms(ObjectiveConfig(kl=kl), estimator, logits, table, noise, STEP)
     torch.testing.assert_close(terms.kl, kl_to_uniform(logits).detach())

@@ -215,7 +215,7 @@ def test_chosen_values_of_the_benchmark_have_the_best_validation_bound_of_their_
     runs = runs[runs["table"] == "benchmark_search"]
     chosen = {
         (cell.config.protocol, cell.config.estimator.name): cell.config
-        for name in ("benchmark", "benchmark_binary")
+        for name in ("benchmark", "benchmark_two_layers")
         for cell in cells(name, [])
     }
     for key, rows in runs.groupby(["protocol", "estimator"]):

@@ -28,7 +28,7 @@ FORWARD = [
     each
     for each in COMBINATIONS
     if each.estimator == "direct" or (each.model == "mixture" and each.kl == "analytic" and each.phase == "both")
-    if each.estimator not in ("rebar", "relax", "imle", "double_control_variates")
+    if each.estimator not in ("rebar", "relax", "imle", "double_control_variates", "rodeo")
 ]
 """Every estimator with one model, and one estimator with every model."""
 

@@ -24,6 +24,7 @@ LEFT_OUT = (
     "gapped_straight_through",
     "zgr",
     "double_control_variates",
+    "rodeo",
     "nvil",
     "arsm",
     "disarm_categorical",

@@ -29,8 +29,8 @@ TABLES = (
     *("figure3_search", "figure3_search_gumbel_softmax", "figure3", "figure3_2019"),
     *("figure6_search", "figure6_search_gumbel_softmax", "figure6", "figure6_others", "figure6_gradients"),
     *("figure4_search", "figure4_search_gumbel_softmax", "figure4"),
-    *("benchmark_search", "benchmark_search_binary", "benchmark_search_epsilon", "benchmark_search_temperature"),
-    *("benchmark", "benchmark_binary", "benchmark_grey"),
+    *("benchmark_search", "benchmark_search_two_layers", "benchmark_search_epsilon", "benchmark_search_temperature"),
+    *("benchmark", "benchmark_two_layers", "benchmark_grey"),
 )
 """The configs of all tables, a search before the table that uses what it found."""
 

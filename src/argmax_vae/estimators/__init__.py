@@ -25,6 +25,7 @@ from argmax_vae.estimators.rebar import Rebar
 from argmax_vae.estimators.reinforce import Reinforce
 from argmax_vae.estimators.reinmax import ReinMax
 from argmax_vae.estimators.relax import Relax
+from argmax_vae.estimators.rodeo import Rodeo
 from argmax_vae.estimators.straight_through import StraightThrough
 from argmax_vae.estimators.sum_and_sample import SumAndSample
 from argmax_vae.estimators.unordered_set import UnorderedSet
@@ -46,6 +47,7 @@ OWN: dict[str, type[Estimator]] = {
     "relax": Relax,
     "direct_control_variate": DirectControlVariate,
     "double_control_variates": DoubleControlVariates,
+    "rodeo": Rodeo,
     "reinforce": Reinforce,
     "nvil": Nvil,
     "arm": Arm,

@@ -126,7 +126,7 @@ TABLES = {
             means=("validation_bound", "test_kl", "test_codes_in_use", "learning_rate", "seconds"),
             compared="validation_bound",
             source="best_known",
-            further=("benchmark_binary", "benchmark_grey"),
+            further=("benchmark_two_layers", "benchmark_grey"),
         ),
     )
 }

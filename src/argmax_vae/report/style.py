@@ -49,6 +49,7 @@ STYLES: dict[str, Style] = {
     "relax": Style("RELAX", "#91005C", DOTTED, "v", "control variate"),
     "direct_control_variate": Style("direct as control variate", "#4050F8", DOTTED, "1", "control variate"),
     "double_control_variates": Style("double control variates", "#2828FA", DASHED, "_", "control variate"),
+    "rodeo": Style("RODEO", "#500A3C", LONG_DASHED, ".", "control variate"),
     "reinforce": Style("REINFORCE", "#3F7E90", SOLID, "X", "score"),
     "nvil": Style("NVIL", "#A8C078", SHORT_DASHED, "2", "score"),
     "arm": Style("ARM", "#501579", DASH_DOT_DOT, "P", "score"),

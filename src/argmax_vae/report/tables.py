@@ -201,13 +201,8 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame, curves: pd.DataFra
     def order(row: Any) -> tuple:
         size = (int(row["n"]), int(row["k"]))
         position = table.sizes.index(size) if size in table.sizes else len(table.sizes)
-        return (
-            position,
-            size,
-            not any(row[count] for count in _COUNTS),
-            row["protocol"],
-            rank(row["estimator"]),
-        )
+        missing = not any(row[count] for count in _COUNTS)
+        return position, size, missing and not row["protocol"], row["protocol"], missing, rank(row["estimator"])
 
     columns = ["n", "k", "protocol", "estimator", "kl", "schedule", table.metric, "half_width", *_COUNTS]
     columns += [
