@@ -21,7 +21,7 @@ LISTS = sorted((TOP / "scripts" / "gpu").glob("*.txt"))
 CELLS = {
     "benchmark": 75,
     "benchmark_search": 45,
-    "estimators": 21,
+    "estimators": 23,
     "figure2": 16,
     "figure3": 40,
     "figure3_2019": 20,
