@@ -33,6 +33,7 @@ BAD_OVERRIDES = [
     ("estimator=dircet", ["estimator=dircet", "did you mean 'direct'?", "exact", "gumbel_softmax"]),
     ("data=binarised_mnist", ["did you mean 'binarized_mnist'?"]),
     ("schedule@estimator.epsilon=const", ["did you mean 'constant'?", "cosine"]),
+    ("estimator=vimco", ["that is estimator=reinforce objective=importance_weighted here", "gumbel_softmax"]),
     ("experiment=nothing", ["experiment=nothing", "released_mixture"]),
     ("tracker=null", ["tracker=null", "wandb"]),
     ("trainer.epoch=3", ["unknown key 'trainer.epoch'", "'trainer.epochs'"]),

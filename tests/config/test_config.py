@@ -9,7 +9,7 @@ import yaml
 from hydra.core.config_store import ConfigStore
 
 from argmax_vae.commands.sweep import require_one_run
-from argmax_vae.config import compose
+from argmax_vae.config import compose, messages
 from argmax_vae.config.compose import cells, leaves
 from argmax_vae.config.options import groups, primary_configs, split_rows
 from argmax_vae.config.stored import config_of_dict
@@ -229,3 +229,13 @@ def test_the_data_directory_comes_from_the_environment(monkeypatch: pytest.Monke
     assert one().config.paths.data == str(tmp_path)
     monkeypatch.delenv("ARGMAX_VAE_DATA")
     assert one().config.paths.data == "data"
+
+
+@pytest.mark.parametrize("option", messages.OTHER_NAMES)
+def test_what_papers_call_otherwise_is_named_as_it_is_here(option: str) -> None:
+    group, _, name = option.partition("=")
+    assert name not in groups()[group]
+    with pytest.raises(UsageError, match=r"that is .* here"):
+        one(option)
+    here = messages.OTHER_NAMES[option].split()
+    one("model.latents=1x2", *(["estimator=reinforce"] if group == "objective" else []), *here)

@@ -126,6 +126,24 @@ def unknown_to_hydra(key: str) -> str:
     return f"unknown key {key!r}; of Hydra's own, choose {launchers.GROUP}=ENGINE and hydra.launcher.KEY=VALUE"
 
 
+OTHER_NAMES = {
+    "estimator=vimco": "estimator=reinforce objective=importance_weighted",
+    "estimator=rloo": "estimator=reinforce",
+    "estimator=loorf": "estimator=reinforce",
+    "estimator=score_function": "estimator=reinforce estimator.baseline=none",
+    "estimator=aimle": "estimator=imle estimator.step=adaptive",
+    "estimator=concrete": "estimator=gumbel_softmax",
+    "estimator=gst": "estimator=gapped_straight_through",
+    "estimator=straight_through_gumbel_softmax": "estimator=gumbel_softmax estimator.straight_through=true",
+    "estimator=ars": "estimator=arsm estimator.reference=one",
+    "estimator=beam_search": "estimator=unordered_set",
+    "estimator=enumeration": "estimator=exact",
+    "objective=iwae": "objective=importance_weighted",
+    "objective=elbo": "objective=analytic",
+}
+"""What papers call options that are others here, or combinations."""
+
+
 def check_option(override: Override, more: dict[str, list[str]]) -> None:
     """Raise UsageError when an override of a group names no option of it: a word, null for no experiment, or values."""
     group, value = override.key_or_group, override.value()
@@ -142,5 +160,7 @@ def check_option(override: Override, more: dict[str, list[str]]) -> None:
     if group == "experiment" and value is None:
         return
     if not isinstance(value, str) or value not in more[group]:
-        close = refused(f"{group}={value}") or nearest(str(value), more[group])
+        option = f"{group}={value}"
+        known = f"; that is {OTHER_NAMES[option]} here" if option in OTHER_NAMES else ""
+        close = refused(option) or known or nearest(str(value), more[group])
         raise UsageError(f"{override.input_line}: no such option{close}; there are {', '.join(more[group])}")
