@@ -97,6 +97,17 @@ def test_words_are_kept_until_packages_change(tmp_path: Path, monkeypatch: pytes
     assert len(calls) == 3
 
 
+def test_a_config_that_is_added_or_changed_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    config = tmp_path / "experiment" / "mine.yaml"
+    assert completion.newest([tmp_path, tmp_path / "nowhere"]) == 0
+    config.write_text("a: 1", encoding="utf-8")
+    os.utime(config, ns=(5, 5))
+    assert completion.newest([tmp_path]) == 5
+    os.utime(config, ns=(7, 7))
+    assert completion.newest([tmp_path]) == 7
+
+
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

@@ -128,10 +128,15 @@ def cache_file() -> Path:
 def signature() -> str:
     """What changes when the words do: the version, files of this package, and the packages that bring options."""
     package = Path(__file__).parents[1]
-    directories = [package, *sorted(path for path in package.iterdir() if path.is_dir()), package.parents[1] / "conf"]
-    changed = max(directory.stat().st_mtime_ns for directory in directories if directory.is_dir())
+    changed = newest([package, package.parents[1] / "conf"])
     outside = [f"{name(point.dist)}:{point.name}" for points in plugins.installed().values() for point in points]
     return " ".join([__version__, str(package), str(changed), *sorted(outside)])
+
+
+def newest(directories: Iterable[Path]) -> int:
+    """When a source file or config below these directories was last changed, in nanoseconds."""
+    files = (path for directory in directories for kind in ("*.py", "*.yaml") for path in directory.rglob(kind))
+    return max((path.stat().st_mtime_ns for path in files), default=0)
 
 
 def name(package: Distribution | None) -> str:

@@ -7,6 +7,7 @@ Most are one of two kinds, and a subclass then writes its equation alone:
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from argmax_vae.errors import UsageError, require_count, require_one_of
 from argmax_vae.estimators.schedules import Schedule
 from argmax_vae.latents import gumbel_from_uniform, sample_codes
-from argmax_vae.randomness import NoiseSource
+from argmax_vae.randomness import NoiseSource, generator_for
 
 Logits = Float[Tensor, "*leading n k"]
 Codes = Float[Tensor, "samples *leading n k"]
@@ -238,6 +239,22 @@ class Pathwise(Estimator):
 def importance_weighted_bound(negative_log_weights: Float[Tensor, "samples *leading"]) -> Float[Tensor, "*leading"]:
     """−log (1/M) Σ_m w_m in nats, from −log w_m."""
     return math.log(len(negative_log_weights)) - (-negative_log_weights).logsumexp(0)
+
+
+def learned_layers(sizes: Sequence[int], seeds: Sequence[int] | None) -> tuple[nn.ParameterList, nn.ParameterList]:
+    """Weights (seeds, inputs, outputs) and biases (seeds, 1, outputs) of layers that an estimator learns.
+
+    Each seed has its own, uniform on ±1/√inputs from its own stream; without seeds there is no seed axis.
+    """
+    generators = [generator_for(seed, 0, "estimator") for seed in (seeds if seeds is not None else [0])]
+    weights, biases = nn.ParameterList(), nn.ParameterList()
+    for width, outputs in itertools.pairwise(sizes):
+        uniform = torch.stack([torch.rand(width + 1, outputs, generator=generator) for generator in generators])
+        values = (2 * uniform - 1) / math.sqrt(width)
+        weight, bias = values[:, :-1], values[:, -1:]
+        weights.append(nn.Parameter((weight if seeds is not None else weight[0]).clone()))
+        biases.append(nn.Parameter((bias if seeds is not None else bias[0, 0]).clone()))
+    return weights, biases
 
 
 def losses_and_slopes(loss: CodeLoss, codes: Codes) -> tuple[Losses, Codes]:

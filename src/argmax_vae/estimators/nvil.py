@@ -11,14 +11,12 @@ learning rate for all. It scales the gradient of θ and not that of the KL term,
 Cost: M decoder evaluations per image.
 """
 
-import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from argmax_vae.errors import require_fraction, require_sizes
 from argmax_vae.estimators.base import (
@@ -29,10 +27,10 @@ from argmax_vae.estimators.base import (
     Noise,
     SampledConfig,
     Step,
+    learned_layers,
     with_gradient,
 )
 from argmax_vae.latents import gumbel_from_uniform, sample_codes
-from argmax_vae.randomness import generator_for
 
 
 @dataclass
@@ -63,14 +61,7 @@ class Nvil(Estimator):
     weight: Tensor
 
     def prepare(self, n: int, k: int, seeds: Sequence[int] | None = None) -> "Nvil":
-        generators = [generator_for(seed, 0, "estimator") for seed in (seeds if seeds is not None else [0])]
-        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for width, outputs in itertools.pairwise([n * k, *self.config.hidden, 1]):
-            uniform = torch.stack([torch.rand(width + 1, outputs, generator=generator) for generator in generators])
-            values = (2 * uniform - 1) / math.sqrt(width)
-            weight, bias = values[:, :-1], values[:, -1:]
-            self.weights.append(nn.Parameter((weight if seeds is not None else weight[0]).clone()))
-            self.biases.append(nn.Parameter((bias if seeds is not None else bias[0, 0]).clone()))
+        self.weights, self.biases = learned_layers([n * k, *self.config.hidden, 1], seeds)
         for name in ("mean", "square", "weight"):
             self.register_buffer(name, torch.zeros(() if seeds is None else (len(seeds), 1)))
         return self

@@ -6,8 +6,6 @@ r a small network of the scores z, s a learned scale that starts at zero, so tha
 follows the gradient of E‖g‖² with τ and η. Unbiased. Cost: three decoder evaluations per image.
 """
 
-import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -16,9 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from argmax_vae.errors import require_sizes
-from argmax_vae.estimators.base import CodeLoss
+from argmax_vae.estimators.base import CodeLoss, learned_layers
 from argmax_vae.estimators.rebar import Parameters, Rebar, RebarConfig
-from argmax_vae.randomness import generator_for
 
 
 @dataclass
@@ -42,15 +39,7 @@ class Relax(Rebar):
     def prepare(self, n: int, k: int, seeds: Sequence[int] | None = None) -> "Relax":
         super().prepare(n, k, seeds)
         inputs = n if self.config.parameterization == "binary" else n * k
-        sizes = [inputs, *self.config.surrogate, 1]
-        generators = [generator_for(seed, 0, "estimator") for seed in (seeds if seeds is not None else [0])]
-        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for width, outputs in itertools.pairwise(sizes):
-            uniform = torch.stack([torch.rand(width + 1, outputs, generator=g) for g in generators])
-            values = (2 * uniform - 1) / math.sqrt(width)
-            weight, bias = values[:, :-1], values[:, -1:]
-            self.weights.append(nn.Parameter((weight if seeds is not None else weight[0]).clone()))
-            self.biases.append(nn.Parameter((bias if seeds is not None else bias[0, 0]).clone()))
+        self.weights, self.biases = learned_layers([inputs, *self.config.surrogate, 1], seeds)
         self.scale = nn.Parameter(torch.zeros_like(self.eta))
         return self
 

@@ -15,8 +15,6 @@ Unbiased, for h_m and u_m know nothing of z_m. H, α and β follow the gradient 
 Cost: M decoder evaluations per image, and their derivatives in the codes; H is asked M(M − 1) n k times.
 """
 
-import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -35,11 +33,11 @@ from argmax_vae.estimators.base import (
     Noise,
     SampledConfig,
     Step,
+    learned_layers,
     losses_and_slopes,
     with_gradient,
 )
 from argmax_vae.latents import gumbel_from_uniform, sample_codes
-from argmax_vae.randomness import generator_for
 
 LEAK = 0.3
 
@@ -66,14 +64,7 @@ class Rodeo(Estimator):
     config_class = RodeoConfig
 
     def prepare(self, n: int, k: int, seeds: Sequence[int] | None = None) -> "Rodeo":
-        generators = [generator_for(seed, 0, "estimator") for seed in (seeds if seeds is not None else [0])]
-        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for width, outputs in itertools.pairwise([2, *self.config.hidden, 2]):
-            uniform = torch.stack([torch.rand(width + 1, outputs, generator=generator) for generator in generators])
-            values = (2 * uniform - 1) / math.sqrt(width)
-            weight, bias = values[:, :-1], values[:, -1:]
-            self.weights.append(nn.Parameter((weight if seeds is not None else weight[0]).clone()))
-            self.biases.append(nn.Parameter((bias if seeds is not None else bias[0, 0]).clone()))
+        self.weights, self.biases = learned_layers([2, *self.config.hidden, 2], seeds)
         shape = () if seeds is None else (len(seeds), 1)
         self.alpha, self.beta = (nn.Parameter(torch.zeros(shape)) for _ in range(2))
         return self

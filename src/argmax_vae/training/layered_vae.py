@@ -5,9 +5,9 @@ from typing import cast
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from argmax_vae.data.binarization import prepare_for_evaluation
 from argmax_vae.models.layered import LayeredNetworks
 from argmax_vae.models.reconstruction import Reconstruction
+from argmax_vae.objective.bounds import BoundSums
 from argmax_vae.objective.layered import Chain, LayeredLoss, layered_bound_sums, log_prior_of
 from argmax_vae.objective.terms import training_terms
 from argmax_vae.randomness import SeedNoise
@@ -31,16 +31,12 @@ class LayeredVAE(DiscreteVAE):
         bound = (terms.reconstruction + terms.kl).mean(-1)
         return terms.objective.mean(-1).sum(), bound, terms.estimate.seen, terms.estimate.metrics
 
-    def evaluate_chunk(
+    def bound_sums(
         self,
-        networks: LayeredNetworks,  # type: ignore[override]
-        split: str,
-        indices: Tensor,
+        networks: LayeredNetworks,
+        images: Float[Tensor, "seeds batch pixels"],
         samples: int,
         noise: SeedNoise,
-        importance: int = 0,
-    ) -> None:
-        pixels = getattr(self, f"{split}_pixels")[indices]
-        images = prepare_for_evaluation(pixels, self.binarization).expand(len(self.seeds), -1, -1)
-        sums = layered_bound_sums(networks, images, samples, noise, importance)
-        self.chunks.setdefault(split, []).append(sums)
+        importance: int,
+    ) -> BoundSums:
+        return layered_bound_sums(networks, images, samples, noise, importance)

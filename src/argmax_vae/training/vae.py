@@ -105,7 +105,7 @@ class DiscreteVAE(pl.LightningModule):
     @property
     def bound_samples(self) -> int:
         """M where the importance-weighted bound of M samples is trained, else 0."""
-        return self.estimator.config.samples if self.objective_config.kl == "importance_weighted" else 0
+        return getattr(self.estimator.config, "samples", 1) if self.objective_config.kl == "importance_weighted" else 0
 
     def may_keep(self) -> bool:
         """Whether the networks of this epoch may be the ones that are kept."""
@@ -248,8 +248,19 @@ class DiscreteVAE(pl.LightningModule):
     ) -> None:
         pixels = getattr(self, f"{split}_pixels")[indices]
         images = prepare_for_evaluation(pixels, self.binarization).expand(len(self.seeds), -1, -1)
-        sums = bound_sums(networks, images, samples, noise, importance)
+        sums = self.bound_sums(networks, images, samples, noise, importance)
         self.chunks.setdefault(split, []).append(sums)
+
+    def bound_sums(
+        self,
+        networks: Any,
+        images: Float[Tensor, "seeds batch pixels"],
+        samples: int,
+        noise: SeedNoise,
+        importance: int,
+    ) -> BoundSums:
+        """The reported bound of a chunk of images, in nats, summed for each seed."""
+        return bound_sums(networks, images, samples, noise, importance)
 
     def on_validation_epoch_start(self) -> None:
         self.chunks = {}
