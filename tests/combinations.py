@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -45,9 +46,11 @@ class Combination:
     phase: str = "unlabelled"
     loss: str = "cross_entropy"
     noise: str = "generator"
+    choices: tuple[tuple[str, Any], ...] = ()
 
     def __str__(self) -> str:
-        return "-".join(dataclasses.astuple(self)[: 4 if self.phase == "unlabelled" else 5]).replace(" ", "_")
+        words = dataclasses.astuple(self)[: 4 if self.phase == "unlabelled" else 5]
+        return "-".join([*words, *(name for name, _ in self.choices)]).replace(" ", "_")
 
     def config(self) -> Config:
         """Raises UsageError when the choices do not fit together."""
@@ -63,7 +66,7 @@ class Combination:
         return Config(
             data=DataConfig(name="digits", binarization="dynamic"),
             model=MODELS[self.model],
-            estimator=ESTIMATORS[self.estimator].config_class(),
+            estimator=ESTIMATORS[self.estimator].config_class(**dict(self.choices)),
             objective=ObjectiveConfig(kl=self.kl),
             supervision=supervision,
             trainer=TrainerConfig(batch=BATCH),
@@ -106,6 +109,9 @@ def combinations() -> Iterator[Combination]:
         yield Combination("linear", estimator, kl="concrete")
         yield Combination("linear", estimator, kl="importance_weighted")
         yield Combination("mixture", estimator, kl="folded", phase="both", loss="augmented")
+    ovis, dreg = {"baseline": "ovis", "auxiliary": 2}, {"samples": 3, "doubly_reparameterized": True}
+    for estimator, choices in (("reinforce", ovis), ("gumbel_softmax", dreg)):
+        yield Combination("linear", estimator, kl="importance_weighted", choices=tuple(choices.items()))
     yield Combination("linear", "direct", kl="none")
     yield Combination("linear", "direct", kl="folded")
     yield Combination("mixture", "gumbel_softmax", kl="concrete", phase="both", loss="relaxed_cross_entropy")

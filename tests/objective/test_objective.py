@@ -101,10 +101,10 @@ def test_which_estimator_has_what_an_objective_needs(name: str, kl: str) -> None
     config, estimator = ObjectiveConfig(kl=kl), ESTIMATORS[name]
     needed = {"concrete": estimator.has_relaxed_codes, "importance_weighted": estimator.has_importance_weighted}
     if needed.get(kl, True):
-        config.validate_estimator(estimator, name)
+        config.validate_estimator(estimator, estimator.config_class())
         return
     with pytest.raises(UsageError) as raised:
-        config.validate_estimator(estimator, name)
+        config.validate_estimator(estimator, estimator.config_class())
     assert f"estimator={name}" in str(raised.value)
     assert "\n" not in str(raised.value)
 

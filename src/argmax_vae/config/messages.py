@@ -128,6 +128,8 @@ def unknown_to_hydra(key: str) -> str:
 
 OTHER_NAMES = {
     "estimator=vimco": "estimator=reinforce objective=importance_weighted",
+    "estimator=ovis": "estimator=reinforce estimator.baseline=ovis objective=importance_weighted",
+    "estimator=dreg": "estimator=gumbel_softmax estimator.doubly_reparameterized=true objective=importance_weighted",
     "estimator=rloo": "estimator=reinforce",
     "estimator=loorf": "estimator=reinforce",
     "estimator=score_function": "estimator=reinforce estimator.baseline=none",

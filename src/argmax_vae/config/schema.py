@@ -242,7 +242,7 @@ class Config:
         self.estimator.validate_latents(self.model.n, self.model.k)
         by_batch = getattr(self.estimator, "reduction", "image") == "batch"
         require(not (by_batch and processes > 1), "runtime.processes", processes, "1 with estimator.reduction=batch")
-        self.objective.validate_estimator(ESTIMATORS[self.estimator.name], self.estimator.name)
+        self.objective.validate_estimator(ESTIMATORS[self.estimator.name], self.estimator)
         kl = self.objective.kl
         trained = self.model.prior == "uniform" or kl != "none"
         require(trained, "objective.kl", kl, "one that is trained, such as analytic, with model.prior=learned")

@@ -9,7 +9,7 @@ Most are one of two kinds, and a subclass then writes its equation alone:
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -55,6 +55,16 @@ class CodeLoss(Protocol):
         ...
 
 
+class NegativeLogWeight(CodeLoss, Protocol):
+    """−log w(z) = −log p(x, z) + log q(z|x) of codes, in nats, differentiable in the logits too."""
+
+    def relaxed(
+        self, log_codes: Float[Tensor, "*rows n k"], temperature: Float[Tensor, ""] | float
+    ) -> Float[Tensor, "*rows"]:
+        """−log w of relaxed codes, from their logarithms, with Concrete densities; the logits of q are constant."""
+        ...
+
+
 def schedule_names(config_class: type) -> tuple[str, ...]:
     """The choices of an estimator that a schedule changes during training, such as ε."""
     return tuple(choice.name for choice in fields(config_class) if choice.type is Schedule)
@@ -68,6 +78,10 @@ class EstimatorConfig:
 
     def validate_latents(self, n: int, k: int) -> None:
         """Raise UsageError when the estimator cannot work with n latent variables of k values."""
+
+    def importance_weighted_alone(self) -> str:
+        """The choice, as KEY=VALUE, that asks for the importance-weighted bound as objective; empty without one."""
+        return ""
 
     def schedules_in_use(self) -> tuple[str, ...]:
         """The choices with a schedule that have an effect beside the other choices."""
@@ -172,11 +186,10 @@ class Estimator(nn.Module):
         """The estimate for a batch; `step` is the number of steps done, for schedules."""
         raise NotImplementedError
 
-    def importance_weighted(self, logits: Logits, negative_log_weight: CodeLoss, noise: Noise, step: Step) -> Estimate:
-        """In place of `forward` the estimate of the bound −log (1/M) Σ_m w(z_m) of M samples (Burda et al. 2015).
-
-        `negative_log_weight` gives codes −log w(z) = −log p(x, z) + log q(z|x), differentiable in the logits too.
-        """
+    def importance_weighted(
+        self, logits: Logits, negative_log_weight: NegativeLogWeight, noise: Noise, step: Step
+    ) -> Estimate:
+        """In place of `forward` the estimate of the bound −log (1/M) Σ_m w(z_m) of M samples (Burda et al. 2015)."""
         raise NotImplementedError
 
 
@@ -230,7 +243,9 @@ class Pathwise(Estimator):
         losses = loss(self.codes(logits, noise, scheduled)).mean(0)
         return Estimate(objective=losses, loss=losses.detach(), metrics=scheduled)
 
-    def importance_weighted(self, logits: Logits, negative_log_weight: CodeLoss, noise: Noise, step: Step) -> Estimate:
+    def importance_weighted(
+        self, logits: Logits, negative_log_weight: NegativeLogWeight, noise: Noise, step: Step
+    ) -> Estimate:
         scheduled = self.scheduled(step)
         bound = importance_weighted_bound(negative_log_weight(self.codes(logits, noise, scheduled)))
         return Estimate(objective=bound, loss=bound.detach(), metrics=scheduled)
@@ -257,13 +272,13 @@ def learned_layers(sizes: Sequence[int], seeds: Sequence[int] | None) -> tuple[n
     return weights, biases
 
 
-def losses_and_slopes(loss: CodeLoss, codes: Codes) -> tuple[Losses, Codes]:
+def losses_and_slopes(loss: Callable[[Tensor], Tensor], codes: Codes) -> tuple[Losses, Codes]:
     """The losses of codes, differentiable in the decoder, and their slopes ∂θ/∂z in each code, by one evaluation."""
     slopes, losses = torch.func.grad(functools.partial(summed, loss), has_aux=True)(codes)
     return losses, slopes
 
 
-def summed(loss: CodeLoss, codes: Codes) -> tuple[Float[Tensor, ""], Losses]:
+def summed(loss: Callable[[Tensor], Tensor], codes: Codes) -> tuple[Float[Tensor, ""], Losses]:
     """The sum of the losses of codes, and the losses."""
     losses = loss(codes)
     return losses.sum(), losses

@@ -10,9 +10,13 @@ Of the importance-weighted bound L = −log (1/M) Σ_m w_m, w = p(x, z)/q(z|x), 
     ∇_φ E[L] = E[Σ_m (L − b_m) ∇ log q(z_m) + w̃_m ∇ log q(z_m)],  w̃_m = w_m / Σ_l w_l,
 
 and leave one out is VIMCO (Mnih and Rezende 2016): b_m is L with log w_m replaced by the mean of the other log w.
-Unbiased. Cost: M decoder evaluations per image.
+`ovis` (Liévin et al. 2020) is for that bound alone: b_m stands for L + w̃_m. With S auxiliary samples it is the mean of
+L + w̃_m with w_m replaced by the weight of each (Equation 12). Without, it is the limit for one dominant weight,
+b_m = −log (1/M) Σ_{l≠m} w_l (Equation 17 at γ = 0; any other γ is biased), so that L − b_m = log(1 − w̃_m).
+Unbiased. Cost: M + S decoder evaluations per image.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,14 +24,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from argmax_vae.errors import UsageError, require_fraction
+from argmax_vae.errors import UsageError, require, require_fraction
 from argmax_vae.estimators.base import (
-    CodeLoss,
     Codes,
     Estimate,
     FromLosses,
     Logits,
     Losses,
+    NegativeLogWeight,
     Noise,
     SampledConfig,
     Scheduled,
@@ -35,30 +39,39 @@ from argmax_vae.estimators.base import (
     importance_weighted_bound,
     with_gradient,
 )
+from argmax_vae.randomness import NoiseSource
 
-BASELINES = ("leave_one_out", "moving_average", "none")
+BASELINES = ("leave_one_out", "moving_average", "none", "ovis")
 
 
 @dataclass
 class ReinforceConfig(SampledConfig):
-    """`samples`: M; `baseline`: one of BASELINES; `decay`: of the moving average, per step."""
+    """`samples`: M; `baseline`: one of BASELINES; `decay`: of the moving average, per step; `auxiliary`: S, of ovis."""
 
     name: str = "reinforce"
     samples: int = 4
     baseline: str = "leave_one_out"
     decay: float = 0.99
+    auxiliary: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require_choice("baseline", BASELINES)
-        if self.baseline == "leave_one_out" and self.samples < 2:
+        if self.baseline in ("leave_one_out", "ovis") and self.samples < 2:
             raise UsageError(
-                f"estimator.samples={self.samples} must be at least 2 for estimator.baseline=leave_one_out"
+                f"estimator.samples={self.samples} must be at least 2 for estimator.baseline={self.baseline}"
             )
         require_fraction("estimator.decay", self.decay)
+        self.require_at_least("auxiliary", 0)
+        only = self.baseline == "ovis" or self.auxiliary == 0
+        require(only, "estimator.auxiliary", self.auxiliary, f"0 for estimator.baseline={self.baseline}")
 
     def describe_schedule(self) -> str:
-        return f"M = {self.samples}, {self.baseline.replace('_', ' ')}"
+        words = "OVIS" if self.baseline == "ovis" else self.baseline.replace("_", " ")
+        return f"M = {self.samples}, {words}" + (f", S = {self.auxiliary}" if self.auxiliary else "")
+
+    def importance_weighted_alone(self) -> str:
+        return "baseline=ovis" if self.baseline == "ovis" else ""
 
 
 class Reinforce(FromLosses):
@@ -92,27 +105,37 @@ class Reinforce(FromLosses):
         if self.config.baseline == "moving_average":
             corrected = self.average / self.weight.clamp_min(torch.finfo(torch.float32).tiny)
             return corrected.to(losses.dtype).expand_as(losses)
+        if self.config.baseline == "ovis":
+            raise UsageError("estimator.baseline=ovis is for the importance-weighted bound alone")
         return torch.zeros_like(losses)
 
-    def importance_weighted(self, logits: Logits, negative_log_weight: CodeLoss, noise: Noise, step: Step) -> Estimate:
-        codes = self.codes(logits.detach(), noise)
+    def noise(self, shape: tuple[int, ...], source: NoiseSource) -> dict[str, Tensor]:
+        return {"uniform": source.uniform(shape, samples=self.config.samples + self.config.auxiliary)}
+
+    def importance_weighted(
+        self, logits: Logits, negative_log_weight: NegativeLogWeight, noise: Noise, step: Step
+    ) -> Estimate:
+        codes, auxiliary = self.codes(logits.detach(), noise).tensor_split([self.config.samples])
         losses = negative_log_weight(codes)
         bound = importance_weighted_bound(losses)
         with torch.no_grad():
-            signal = bound - self.importance_weighted_baseline(losses)
+            further = negative_log_weight(auxiliary) if self.config.auxiliary else losses[:0]
+            signal = bound - self.importance_weighted_baseline(losses, further)
             gradient = (signal[..., None, None] * (codes - logits.softmax(-1))).sum(0)
         return Estimate(objective=with_gradient(bound, logits, gradient), loss=bound.detach())
 
-    def importance_weighted_baseline(self, losses: Losses) -> Losses:
-        """b_m for every sample, from −log w_m."""
-        if self.config.baseline != "leave_one_out":
+    def importance_weighted_baseline(self, losses: Losses, auxiliary: Float[Tensor, "auxiliary *leading"]) -> Losses:
+        """b_m for every sample, from −log w_m, and those of the auxiliary samples."""
+        if self.config.baseline == "leave_one_out":
+            return importance_weighted_bound(with_one_replaced(losses, self.baseline(losses)))
+        if self.config.baseline != "ovis":
             return self.baseline(losses)
-        others = self.baseline(losses)
-        samples = len(losses)
-        replaced = torch.eye(samples, dtype=torch.bool, device=losses.device).view(
-            samples, samples, *[1] * (losses.ndim - 1)
-        )
-        return importance_weighted_bound(torch.where(replaced, others, losses.unsqueeze(1)))
+        if not self.config.auxiliary:
+            return importance_weighted_bound(with_one_replaced(losses, torch.full_like(losses, math.inf)))
+        replaced = with_one_replaced(losses, auxiliary.unsqueeze(1))
+        bounds = importance_weighted_bound(replaced)
+        own = (bounds - auxiliary.unsqueeze(1)).exp() / len(losses)
+        return (bounds + own).mean(0)
 
     def observe(self, seen: Float[Tensor, "*leading"]) -> None:
         if self.config.baseline != "moving_average":
@@ -120,3 +143,15 @@ class Reinforce(FromLosses):
         mean = seen.mean() if self.average.ndim == 0 else seen.mean(-1, keepdim=True)
         self.average.lerp_(mean.to(self.average.dtype), 1 - self.config.decay)
         self.weight.lerp_(torch.ones_like(self.weight), 1 - self.config.decay)
+
+
+def with_one_replaced(losses: Losses, others: Tensor) -> Tensor:
+    """The losses of all M samples, once for each sample m, which has that of `others` there in place of its own.
+
+    `others`: (M, *leading), or (S, 1, *leading) for each of S others; the result: (M, M, *leading), or
+    (M, S, M, *leading), along the first axis the samples, along the last but the leading ones m.
+    """
+    samples, rows = len(losses), others.ndim - losses.ndim
+    replaced = torch.eye(samples, dtype=torch.bool, device=losses.device)
+    replaced = replaced.view(samples, *[1] * rows, samples, *[1] * (losses.ndim - 1))
+    return torch.where(replaced, others, losses.view(samples, *[1] * (rows + 1), *losses.shape[1:]))

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from argmax_vae.errors import UsageError, require_one_of, require_positive
-from argmax_vae.estimators.base import CodeLoss, Estimate, Estimator
+from argmax_vae.estimators.base import CodeLoss, Estimate, Estimator, EstimatorConfig
 from argmax_vae.latents import kl_to_prior, relaxed_kl
 
 KL_CHOICES = ("analytic", "none", "folded", "concrete", "importance_weighted")
@@ -36,8 +36,11 @@ class ObjectiveConfig:
         require_one_of("objective.kl", self.kl, KL_CHOICES)
         require_positive("objective.prior_temperature", self.prior_temperature)
 
-    def validate_estimator(self, estimator: type[Estimator], name: str) -> None:
-        """Raise UsageError when the estimator lacks what the choice needs: relaxed codes, or the bound's gradient."""
+    def validate_estimator(self, estimator: type[Estimator], config: EstimatorConfig) -> None:
+        """Raise UsageError when estimator and objective do not fit: it lacks relaxed codes, or the bound's gradient."""
+        name, choice = config.name, config.importance_weighted_alone()
+        if choice and self.kl != "importance_weighted":
+            raise UsageError(f"estimator.{choice} needs objective=importance_weighted; objective.kl is {self.kl}")
         if self.kl == "concrete" and not estimator.has_relaxed_codes:
             raise UsageError(
                 f"objective.kl=concrete needs relaxed codes, estimator={name} has none; use gumbel_softmax"
@@ -76,7 +79,8 @@ def training_terms(
     `log_prior`: log p(z_i = j) for every variable and value; None for the uniform prior.
     """
     if config.kl == "importance_weighted":
-        estimate = estimator.importance_weighted(logits, Weighed(loss, logits, log_prior), noise, step)
+        weighed = Weighed(loss, logits, log_prior, config.prior_temperature)
+        estimate = estimator.importance_weighted(logits, weighed, noise, step)
     else:
         estimate = estimator(logits, Folded(loss, logits, log_prior) if config.kl == "folded" else loss, noise, step)
     analytic = kl_to_prior(logits, log_prior)
@@ -138,7 +142,19 @@ class Weighed(Folded):
     """
 
     def __init__(
-        self, loss: CodeLoss, logits: Float[Tensor, "*leading n k"], log_prior: LogPrior | None = None
+        self,
+        loss: CodeLoss,
+        logits: Float[Tensor, "*leading n k"],
+        log_prior: LogPrior | None = None,
+        prior_temperature: float = 0.5,
     ) -> None:
         super().__init__(loss, logits, log_prior)
         self.log_ratio = log_ratio(logits, log_prior)
+        self.logits, self.log_prior, self.prior_temperature = logits, log_prior, prior_temperature
+
+    def relaxed(
+        self, log_codes: Float[Tensor, "*rows n k"], temperature: Float[Tensor, ""] | float
+    ) -> Float[Tensor, "*rows"]:
+        """−log w of relaxed codes, from their logarithms, with Concrete densities for q, of constant logits, and p."""
+        densities = relaxed_kl(log_codes, self.logits.detach(), temperature, self.prior_temperature, self.log_prior)
+        return self.loss(log_codes.exp()) + densities

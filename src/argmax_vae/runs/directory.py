@@ -40,6 +40,8 @@ LATER_KEYS: dict[str, Any] = {
     "model.component_negative_slope": 0.01,
     "supervision.sampling": "with_replacement",
     "supervision.schedule_starts": "with_training",
+    "estimator.auxiliary": 0,
+    "estimator.doubly_reparameterized": False,
 }
 """Keys that earlier versions lack, with the value that stands for what those did: it is no part of the identity."""
 
