@@ -31,8 +31,8 @@ class Table:
     are averaged only. ``sizes`` orders the rows by (n, k) as the paper does; other sizes follow. ``curves``
     says whether the figure of the same name also draws ``curves.csv``; ``equal_evaluations`` whether the table also
     compares at equal numbers of decoder evaluations, which it takes from there; ``published`` whether a paper has
-    values for it; ``compared`` is the column that is set beside those where it is not ``metric``, and ``source`` their
-    file where it has another name; ``further`` names the other configurations whose runs it shows.
+    values for it, ``compared`` the columns that are set beside those, the first of them that has one, and ``source``
+    their file where it has another name; ``further`` names the other configurations whose runs it shows.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Table:
     published: bool = True
     metric: str = "test_bound"
     means: tuple[str, ...] = ("test_kl", "test_codes_in_use")
-    compared: str = "test_bound"
+    compared: tuple[str, ...] = ("test_bound",)
     source: str = ""
     further: tuple[str, ...] = ()
 
@@ -116,15 +116,16 @@ TABLES = {
             title="The settings of other papers, at equal epochs and at equal decoder evaluations",
             caption="Test bound (negative ELBO) in nats per image, lower is better, at the epoch with the best "
             "validation bound, all epochs or those within the budget of decoder evaluations of the cheapest row of the "
-            "setting. Published values are bounds on validation images, so the validation bound is set beside them; "
-            "they were read second-hand, and best_known.csv says in what their training differs. Learning rates, ε and "
+            "setting. Published values are bounds on validation images or means over the steps of the last epoch, on "
+            "training images; ours of the same kind is set beside them. "
+            "They were read second-hand, and best_known.csv says in what their training differs. Learning rates, ε and "
             "τ are those of the setting's file in conf/experiment, which says how they were chosen. Seconds are those "
             "of a run, all its seeds at once.",
             sizes=((20, 10), (200, 2), (4, 8), (24, 4), (16, 8), (12, 16), (8, 64), (30, 10)),
             curves=True,
             equal_evaluations=True,
-            means=("validation_bound", "test_kl", "test_codes_in_use", "learning_rate", "seconds"),
-            compared="validation_bound",
+            means=("train_bound", "validation_bound", "test_kl", "test_codes_in_use", "learning_rate", "seconds"),
+            compared=("validation_bound", "train_bound"),
             source="best_known",
             further=("benchmark_two_layers", "benchmark_grey"),
         ),

@@ -45,6 +45,7 @@ _BUDGET = (
 )
 _HEADINGS = {
     "test_bound": "test bound (nats)",
+    "train_bound": "train bound (nats)",
     "validation_bound": "validation bound (nats)",
     "test_kl": "KL (nats)",
     "test_codes_in_use": "codes in use",
@@ -141,12 +142,13 @@ def _compare(rows: list[dict[str, Any]], kinds: dict[str, tuple[str, list[pd.Ser
         rows[first][f"{kind}best"] = is_best
 
 
-def _published(table: Table, paper: pd.DataFrame) -> list[tuple[dict[Hashable, Any], str, float]]:
-    """What tells the rows that a published value belongs to, the data set that it is of, and the value."""
-    values = paper[paper["metric"] == table.compared]
+def _published(table: Table, paper: pd.DataFrame) -> list[tuple[dict[Hashable, Any], dict[Hashable, Any]]]:
+    """What tells the rows that a published value belongs to, and its data set, metric and value."""
+    values = paper[paper["metric"].isin(table.compared)]
     places = [*_KEY, *(["protocol"] if "protocol" in values else [])]
+    values = values.sort_values("metric", key=lambda metrics: metrics.map(table.compared.index), kind="stable")
     rows = values.dropna(subset=places).to_dict("records")
-    return [({key: row[key] for key in places}, row.get("data", PUBLISHED_DATA), row["value"]) for row in rows]
+    return [({key: row[key] for key in places}, {"data": PUBLISHED_DATA, **row}) for row in rows]
 
 
 def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame, curves: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -154,7 +156,8 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame, curves: pd.DataFra
 
     Columns: ``n, k, protocol, estimator, kl, schedule``; the mean ``test_bound`` of the seeds that are done and the
     ``half_width`` of its 95 % interval (nats); the numbers of ``seeds`` done, ``diverged`` and ``failed``; on the
-    same data the published value ``paper`` and ``difference`` = ours - paper (nats); how far the row is
+    same data the published value ``paper``, the column that it is ``compared`` with where a table has several, and
+    ``difference`` = ours - paper (nats); how far the row is
     ``behind`` the best of its size, protocol and number of epochs on paired seeds, with its ``behind_half_width``
     (nats), ``behind_p`` of the paired t test after Holm's correction for all comparisons of the table, and
     ``behind_p_sign_flip`` without correction, and whether it is itself the ``best`` and every such p-value is below
@@ -181,7 +184,7 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame, curves: pd.DataFra
     if faults := [fault for cell in cells if (fault := _fault(table, cell))]:
         raise UsageError(f"runs.csv: table={name}: cells that cannot be averaged: {'; '.join(faults)}")
     published = _published(table, paper)
-    rows = [_row(table, cell) for cell in cells]
+    rows: list[dict[Any, Any]] = [_row(table, cell) for cell in cells]
     done = [cell[cell["status"] == "done"].set_index("seed") for cell in cells]
     kinds = {"": ("epochs", [cell[table.metric] for cell in done])}
     if table.equal_evaluations:
@@ -191,12 +194,14 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame, curves: pd.DataFra
         kinds["budget_"] = ("budget", [values for values, _ in within_budget])
     _compare(rows, kinds)
     empty: dict[Hashable, Any] = dict.fromkeys(("protocol", "kl", "schedule", *_ORIGIN), "") | dict.fromkeys(_COUNTS, 0)
-    rows += [empty | place for place, _, _ in published if not any(place.items() <= row.items() for row in rows)]
+    for place, _ in published:
+        if not any(place.items() <= row.items() for row in rows):
+            rows.append(empty | place)
     for row in rows:
-        known = [
-            value for place, data, value in published if place.items() <= row.items() and row["data"] in ("", data)
-        ]
-        row["paper"] = next(iter(known), math.nan)
+        fits = (value for place, value in published if place.items() <= row.items())
+        known = next((value for value in fits if row["data"] in ("", value["data"])), {})
+        row["paper"], row["compared"] = known.get("value", math.nan), known.get("metric", "")
+        row["difference"] = row.get(known.get("metric"), math.nan) - row["paper"]
 
     def order(row: Any) -> tuple:
         size = (int(row["n"]), int(row["k"]))
@@ -207,6 +212,7 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame, curves: pd.DataFra
     columns = ["n", "k", "protocol", "estimator", "kl", "schedule", table.metric, "half_width", *_COUNTS]
     columns += [
         "paper",
+        *(["compared"] if len(table.compared) > 1 else []),
         "difference",
         "behind",
         "behind_half_width",
@@ -220,7 +226,6 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame, curves: pd.DataFra
         *_ORIGIN,
     ]
     frame = pd.DataFrame(sorted(rows, key=order)).reindex(columns=columns)
-    frame["difference"] = frame[table.compared] - frame["paper"]
     for column in frame.columns.intersection(["best", "budget_best"]):
         frame[column] = frame[column].eq(True)
     whole = ["n", "k", *_COUNTS, "epochs", "samples"]
@@ -251,8 +256,8 @@ def cells(table: Table, frame: pd.DataFrame) -> list[dict[str, str]]:
         return {f"{prefix.rstrip('_')} behind the best".strip(): text}
 
     def published(row: dict[Hashable, Any]) -> dict[str, str]:
-        what = "" if table.compared == table.metric else f" ({table.compared.removesuffix('_bound')})"
-        both = {f"paper{what}": show(row["paper"]), f"difference{what}": show(row["difference"], "+z.2f")}
+        what = f" ({row['compared'].removesuffix('_bound')})" if row.get("compared") else ""
+        both = {"paper": show(row["paper"]) + what, "difference": show(row["difference"], "+z.2f")}
         return both if table.published else {}
 
     def within_budget(row: dict[Hashable, Any]) -> dict[str, str]:

@@ -102,13 +102,15 @@ def in_order(frame: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:
 def joined(contents: Sequence[Any], positions: Tensor) -> Any:
     """Nested values of several checkpoints as those of one: tensors with a seed axis, the first, are put together.
 
-    `positions` says where each seed of the result lies among those of all parts. Other values are those of the first.
+    `positions` says where each seed of the result lies among those of all parts. Other values are those of the first;
+    what a version before this one did not save is left out.
     """
     first = contents[0]
     if isinstance(first, Tensor):
         return torch.cat(list(contents))[positions] if first.ndim else first
     if isinstance(first, dict):
-        return {key: joined([content[key] for content in contents], positions) for key in first}
+        common = [key for key in first if all(key in content for content in contents)]
+        return {key: joined([content[key] for content in contents], positions) for key in common}
     if isinstance(first, list) and all(isinstance(item, dict) for item in first):
         return [joined(items, positions) for items in zip(*contents, strict=False)]
     return first

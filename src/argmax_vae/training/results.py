@@ -60,6 +60,7 @@ def save_best(run: RunDirectory, module: DiscreteVAE, config_identity: str) -> N
 def seed_rows(config: Config, module: DiscreteVAE, seconds: float, device: str) -> list[dict[str, Any]]:
     """A row of final numbers for every seed; bounds in nats per image, `seconds` those of the whole run.
 
+    `train_bound` is the mean over the steps of the last epoch, of the networks as they were in each of them.
     A seed diverged when its loss was no longer finite, in the epoch, counted from 1, that is its `epochs`; or when it
     had no finite validation bound at any evaluation, so that none of its networks were kept.
     """
@@ -78,6 +79,7 @@ def seed_rows(config: Config, module: DiscreteVAE, seconds: float, device: str) 
                 "status": "diverged" if diverged else "done",
                 "epochs": diverged_epoch + 1 if diverged_epoch >= 0 else config.trainer.epochs,
                 "best_epoch": int(module.best_epoch[index]),
+                "train_bound": module.train_bound[index].item(),
                 "validation_bound": module.best_bound[index].item(),
                 "test_bound": math.nan if diverged else test.bound[index].item(),
                 "test_reconstruction": math.nan if diverged else test.reconstruction[index].item(),

@@ -31,7 +31,8 @@ class DiscreteVAE(pl.LightningModule):
 
     Lightning's batch is a block of index batches (steps, seeds, batch); data live on the device. `best` holds, for
     each seed, the networks of its best validation bound so far; `history` one row per evaluation and seed; `epochs` one
-    row per epoch of training; `last_bound` the mean training bound of the last chunk.
+    row per epoch of training; `last_bound` the mean training bound of the last chunk, `train_bound` that of each seed
+    over the steps of the last evaluated epoch.
     """
 
     purposes: ClassVar[tuple[str, ...]] = ("noise", "binarization")
@@ -39,6 +40,7 @@ class DiscreteVAE(pl.LightningModule):
     best_score: Tensor
     best_bound: Tensor
     best_epoch: Tensor
+    train_bound: Tensor
     diverged_epoch: Tensor
     train_pixels: Tensor
     validation_pixels: Tensor
@@ -81,6 +83,7 @@ class DiscreteVAE(pl.LightningModule):
         self.register_buffer("best_score", torch.full((count,), math.inf, dtype=torch.float64))
         self.register_buffer("best_bound", torch.full((count,), math.inf, dtype=torch.float64))
         self.register_buffer("best_epoch", torch.full((count,), -1, dtype=torch.int64))
+        self.register_buffer("train_bound", torch.full((count,), math.nan, dtype=torch.float64))
         self.register_buffer("diverged_epoch", torch.full((count,), -1, dtype=torch.int64))
         self.register_buffer("train_pixels", dataset.train.pixels, persistent=False)
         for split in ("validation", "test"):
@@ -91,6 +94,7 @@ class DiscreteVAE(pl.LightningModule):
         self.history: list[dict[str, float]] = []
         self.epochs: list[dict[str, float]] = []
         self.last_bound = torch.full((), math.nan)
+        self.bounds_of_epoch: list[Tensor] = []
         self.path_before, self.steps_before = "", 0
         self.last_metrics: dict[str, Tensor] = {}
         self.results: dict[str, Evaluation] = {}
@@ -165,6 +169,7 @@ class DiscreteVAE(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self.noise.restart(self.current_epoch)
+        self.bounds_of_epoch = []
 
     @property
     def path(self) -> str:
@@ -230,6 +235,7 @@ class DiscreteVAE(pl.LightningModule):
         """Runs the steps of a block. Epochs are counted, not `global_step`: the inner loop bypasses Lightning."""
         with products_in(self.runtime.precision, self.device):
             losses = self.runner.run(block)
+        self.bounds_of_epoch.append(losses.double())
         bad = ~losses.isfinite().all(0)
         self.diverged_epoch[bad & (self.diverged_epoch < 0)] = self.current_epoch
         self.last_bound = losses[:, ~bad].mean() if bool((~bad).any()) else losses.mean()
@@ -277,6 +283,8 @@ class DiscreteVAE(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         epoch = self.current_epoch + 1
+        if self.bounds_of_epoch:
+            self.train_bound.copy_(torch.cat(self.bounds_of_epoch).mean(0))
         validation, test = (Evaluation.of(self.chunks[split]) for split in ("validation", "test"))
         bound = validation.bound.to(self.best_bound.device)
         score = self.score(validation).to(bound)
@@ -330,6 +338,7 @@ class DiscreteVAE(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"].setdefault("best_score", checkpoint["state_dict"]["best_bound"].clone())
+        checkpoint["state_dict"].setdefault("train_bound", torch.full_like(self.train_bound, math.nan))
         self.history, self.epochs = checkpoint["history"], checkpoint.get("epochs", [])
         self.path_before = checkpoint.get("path", "")
         self.steps_before = int(checkpoint["state_dict"]["steps_done"])
