@@ -1,9 +1,12 @@
-"""Text as LaTeX and as Markdown, and durations in words."""
+"""Text as LaTeX and as Markdown, symbols of choices, and durations in words."""
 
 from __future__ import annotations
 
 import math
 import re
+
+SYMBOLS = {"epsilon": "ε", "temperature": "τ"}
+"""How tables write the scheduled choices of estimators."""
 
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _TEX |= {character: f"\\{character}" for character in "&%$#_{}"}

@@ -286,7 +286,7 @@ def test_a_run_that_has_barely_begun_is_listed(tmp_path: Path) -> None:
     stored = {"data": {"name": "digits"}, "model": {}, "estimator": {}, "trainer": {}, "seeds": []}
     (tmp_path / "new" / "config.yaml").write_text(yaml.safe_dump(stored))
     (run,) = (runs.read(run, {}) for run in scan(tmp_path))
-    expected = ["–", "interrupted", "0 of 0", *["–"] * 3, "new"]
+    expected = ["–", "–", "interrupted", "0 of 0", *["–"] * 3, "new"]
     assert (list(run.row.values()), run.metrics, run.origin) == (expected, {}, {})
     assert "data.name" in runs.render([run])
 
@@ -336,6 +336,20 @@ def test_many_runs_are_folded_and_the_best_are_drawn(tmp_path: Path) -> None:
     assert "ε = 0.1" not in [series.style.label for series in accuracies.series]
     assert accuracies.title == "digits, the best 12 of 13"
     assert " open><summary>" in runs.render(found[:2])
+
+
+def test_the_bound_of_several_samples_has_a_column_and_a_chart(tmp_path: Path) -> None:
+    """Where a run has one, and nowhere else. Seeds 0 and 2 are done: their mean is one above the bounds given."""
+    with_curve(tmp_path / "plain", "direct", 0.1, [9.0, 5.0])
+    with_curve(tmp_path / "weighted", "direct", 0.2, [9.0, 5.0])
+    plain, weighted = (runs.read(run, {}) for run in scan(tmp_path))
+    weighted.history["test_importance_weighted"] = weighted.history["test_bound"] - 1
+    weighted.row["importance-weighted"] = "4.00"
+    assert "importance-weighted" not in runs.render([plain])
+    assert Page(runs.render([plain, weighted])).tables["runs-table"][0][2] == "importance-weighted"
+    _, chart = runs.charts_of([plain, weighted], ["one", "other"])
+    assert chart.measure == "importance-weighted test bound (nats)"
+    assert [interval.mean for series in chart.series for interval in series.intervals] == [9.0, 5.0]
 
 
 def test_images_of_data_are_never_in_the_page(results: Path, tmp_path: Path) -> None:

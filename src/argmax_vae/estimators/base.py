@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from argmax_vae.errors import UsageError, require_count, require_one_of
 from argmax_vae.estimators.schedules import Schedule
 from argmax_vae.latents import gumbel_from_uniform, sample_codes
+from argmax_vae.markup import SYMBOLS
 from argmax_vae.randomness import NoiseSource, generator_for
 
 Logits = Float[Tensor, "*leading n k"]
@@ -28,9 +29,6 @@ Losses = Float[Tensor, "samples *leading"]
 Noise = dict[str, Tensor]
 Scheduled = dict[str, Tensor]
 Step = Int[Tensor, ""]
-
-SYMBOLS = {"epsilon": "ε", "temperature": "τ"}
-"""How tables write the scheduled choices of estimators."""
 
 
 @runtime_checkable

@@ -6,8 +6,9 @@ from typing import Any
 
 from argmax_vae.errors import UsageError, require_all_positive, require_count
 from argmax_vae.estimators import ESTIMATORS
-from argmax_vae.estimators.base import SYMBOLS, EstimatorConfig
+from argmax_vae.estimators.base import EstimatorConfig
 from argmax_vae.estimators.schedules import Constant, Schedule
+from argmax_vae.markup import SYMBOLS
 
 
 @dataclass

@@ -9,14 +9,13 @@ from typing import Any
 
 from argmax_vae.errors import UsageError
 from argmax_vae.files import csv_text
-from argmax_vae.markup import duration, escape, markdown
+from argmax_vae.markup import SYMBOLS, duration, escape, markdown
 from argmax_vae.report.style import style
 from argmax_vae.runs.directory import NOT_IDENTITY, RunDirectory, flat
 from argmax_vae.statistics import mean_interval
 
 FORMATS = ("text", "csv", "md", "tex")
 SAME = "all alike"
-SYMBOLS = {"epsilon": "ε", "temperature": "τ"}
 MEASURES = {
     "bound": ("test_bound", 1, "test bound (nats)"),
     "weighted": ("test_importance_weighted", 1, "importance-weighted (nats)"),

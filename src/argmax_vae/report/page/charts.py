@@ -26,7 +26,11 @@ LEFT, TOP, RIGHT, BOTTOM = 46, 8, 428, 222
 LINE_WIDTH = 1.8
 FEW_POINTS = 12
 KEY = ["protocol", "n", "k", "estimator", "seed"]
-METRICS = {"test_bound": ("test bound (nats)", 1), "test_accuracy": ("test accuracy, arg max (%)", 100)}
+METRICS = {
+    "test_bound": ("test bound (nats)", 1),
+    "test_importance_weighted": ("importance-weighted test bound (nats)", 1),
+    "test_accuracy": ("test accuracy, arg max (%)", 100),
+}
 """Drawn columns of curves.csv: what the axis says, and the factor that gives its unit."""
 
 

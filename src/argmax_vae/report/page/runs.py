@@ -36,7 +36,7 @@ UNFOLDED = 4
 """Up to so many runs are shown unfolded."""
 OVERLAID = 12
 """The most runs of one chart, those that are best in its measure at their last evaluation."""
-BETTER = {"test_bound": 1, "test_accuracy": -1}
+BETTER = {"test_bound": 1, "test_importance_weighted": 1, "test_accuracy": -1}
 """1 where less is better, −1 where more is."""
 
 
@@ -116,6 +116,7 @@ def read(run: RunDirectory, default: Mapping[str, Any]) -> Run:
         history = history[history["seed"].isin(done)]
     row = {
         "test bound": measured.get("test_bound", "–"),
+        "importance-weighted": measured.get("test_importance_weighted", "–"),
         "status": status,
         "seeds done": f"{finished} of {len(config_dict.get('seeds', ()))}",
         "epochs": str(config_dict.get("trainer", {}).get("epochs", "–")),
@@ -203,7 +204,7 @@ def render(found: Sequence[Run]) -> str:
     blocks = [
         f"<p>{ABOUT}</p>",
         SEARCH,
-        table(rows, "State and test bound (nats)", "runs-table", header="what differs", links=links, linked="run"),
+        table(rows, "State and test bounds (nats)", "runs-table", header="what differs", links=links, linked="run"),
         f'<div class="charts">{"".join(drawn)}</div>' if drawn else "",
     ]
     unfolded = " open" if len(found) <= UNFOLDED else ""
