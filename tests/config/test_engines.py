@@ -11,6 +11,7 @@ import pytest
 import torch
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.plugins import Plugins
 
 from argmax_vae import errors
 from argmax_vae.cli import main
@@ -129,12 +130,13 @@ def test_a_broken_engine_is_a_line_and_the_states_of_all_cells(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     needs("hydra-joblib-launcher")
-    from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
+    name = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
+    launcher = Plugins.instance().class_name_to_class[name]
 
     def broken(*arguments: object, **options: object) -> None:
         raise RuntimeError("a worker died\nof something long")
 
-    monkeypatch.setattr(JoblibLauncher, "launch", broken)
+    monkeypatch.setattr(launcher, "launch", broken)
     assert main(["train", "-m", *TINY, "seeds=[0],[1]", "hydra/launcher=joblib"]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "argmax-vae: hydra/launcher=joblib: a worker died"
