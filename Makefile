@@ -55,6 +55,7 @@ figure1: install  ## train the model of the paper's Figure 1 and measure every e
 figure2: install  ## train and write the paper's Figure 2 (hours on a CPU; resumes)
 	$(BIN)/argmax-vae reproduce figure2
 	$(BIN)/argmax-vae reproduce figure2_control_variates
+	$(BIN)/argmax-vae reproduce figure2_imle
 
 section61: install  ## train and write the comparison of the paper's section 6.1
 	$(BIN)/argmax-vae reproduce section61

@@ -24,7 +24,14 @@ from argmax_vae.statistics import mean_interval
 ALL = "all"
 """What stands for every table, in the order of `TABLES`."""
 TABLES = (
-    *("figure2_search", "figure2_search_gumbel_softmax", "figure2", "figure2_control_variates", "section61"),
+    *(
+        "figure2_search",
+        "figure2_search_gumbel_softmax",
+        "figure2",
+        "figure2_control_variates",
+        "figure2_imle",
+        "section61",
+    ),
     *("estimators_search", "estimators_search_gumbel_rao", "estimators", "figure1", "figure1_20x2"),
     *("figure3_search", "figure3_search_gumbel_softmax", "figure3", "figure3_2019"),
     *("figure6_search", "figure6_search_gumbel_softmax", "figure6", "figure6_others", "figure6_gradients"),

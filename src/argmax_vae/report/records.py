@@ -73,7 +73,7 @@ TABLES = {
             "The published values are of one seed and 400 epochs, 600 for REBAR and RELAX.",
             sizes=((20, 10), (20, 2), (1, 40)),
             curves=True,
-            further=("figure2_control_variates",),
+            further=("figure2_control_variates", "figure2_imle"),
         ),
         Table(
             name="section61",
