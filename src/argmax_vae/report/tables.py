@@ -37,6 +37,9 @@ _CELL = [*_KEY, "protocol"]
 _NUMBERS = ["n", "k", "seed", "epochs", "samples"]
 _ORIGIN = ["data", "binarization", "model", "device", "version", "torch", "commit"]
 _TEXT = ["table", "protocol", "estimator", "kl", "schedule", "status", "dirty", "config_hash", *_ORIGIN]
+_LATER = ("train_bound",)
+"""Columns that runs of earlier versions do not have."""
+
 _STATUS = ("done", "diverged", "failed")
 _COUNTS = ("seeds", *_STATUS[1:])
 _BUDGET = (
@@ -63,7 +66,8 @@ def _select(table: Table, runs: pd.DataFrame) -> pd.DataFrame:
     if rows.empty:
         found = ", ".join(sorted(runs["table"].dropna().unique())) or "none"
         raise UsageError(f"runs.csv: no row of table={table.name} (found: {found}); run: {table.commands[0]}")
-    require(runs, [*_TEXT, *numbers], "runs.csv")
+    rows = rows.reindex(columns=[*rows, *(column for column in _LATER if column not in rows)])
+    require(rows, [*_TEXT, *numbers], "runs.csv")
     for column in _TEXT:
         rows[column] = ["" if pd.isna(value) else str(value) for value in rows[column]]
     if unknown := sorted(set(rows["status"]) - set(_STATUS)):
