@@ -12,7 +12,7 @@ inputs and two outputs: one for a function of the baseline, one for a function w
 
 Unbiased, for h_m and u_m know nothing of z_m. H, α and β follow the gradient of the estimate's mean square; with
 α = β = 0, where they start, it is leave-one-out. The source has binary variables; nothing in it asks for k = 2.
-Cost: M decoder evaluations per image, and their derivatives in the codes; H is asked M(M − 1) n k times.
+Cost: M decoder evaluations per image, and their derivatives in the codes; H is asked M(M − 1)(n(k − 1) + 1) times.
 """
 
 from collections.abc import Sequence
@@ -99,17 +99,27 @@ class Rodeo(Estimator):
         return (signal[..., None, None] * scores + self.beta.to(logits.dtype)[..., None, None] * along).mean(0)
 
     def surrogates(self, codes: Codes, losses: Losses, slopes: Codes) -> tuple[Codes, Codes]:
-        """h_m and u_m at all one-coordinate changes of z_m: entry (i, v) is where variable i has value v."""
+        """h_m and u_m at all one-coordinate changes of z_m: entry (i, v) is where variable i has value v.
+
+        H is asked for z_m itself once, and for the k − 1 other values of each variable.
+        """
+        n, k = codes.shape[-2:]
+        others = (codes.argmax(-1, keepdim=True) + torch.arange(1, k, device=codes.device)) % k
         found = []
         for shift in range(1, len(codes)):
             other, loss, slope = (values.roll(shift, 0) for values in (codes, losses, slopes))
-            here = (slope * (codes - other)).sum((-2, -1), keepdim=True)
-            there = here + slope - (slope * codes).sum(-1, keepdim=True)
-            found.append(self.network(torch.stack([loss[..., None, None].expand_as(there), there], -1)))
-        of_baseline, directed = torch.stack(found).mean(0).unbind(-1)
+            here = (slope * (codes - other)).sum((-2, -1)).unsqueeze(-1)
+            change = (slope - (slope * codes).sum(-1, keepdim=True)).gather(-1, others).flatten(-2)
+            along = torch.cat([here, here + change], -1)
+            found.append(self.network(torch.stack([loss.unsqueeze(-1).expand_as(along), along], -1)))
+        own, changed = torch.stack(found).mean(0).split([1, n * (k - 1)], -2)
+        of_baseline, directed = (
+            (here.unsqueeze(-1) * codes).scatter(-1, others, elsewhere.unflatten(-1, (n, k - 1)))
+            for here, elsewhere in zip(own.unbind(-1), changed.unbind(-1), strict=True)
+        )
         return of_baseline, directed
 
-    def network(self, inputs: Float[Tensor, "samples *leading n k 2"]) -> Float[Tensor, "samples *leading n k 2"]:
+    def network(self, inputs: Float[Tensor, "samples *leading codes 2"]) -> Float[Tensor, "samples *leading codes 2"]:
         """H; every seed has its own."""
         seeded = self.alpha.ndim > 0
         moved = inputs.movedim(1, 0) if seeded else inputs.unsqueeze(0)
