@@ -46,6 +46,11 @@ def test_blocks_are_filled_and_the_rest_stays(results: Path, capsys: pytest.Capt
     assert main(["report", "readme", "--check"]) == 0
 
 
+def test_rows_of_published_values_alone_are_left_out() -> None:
+    lines = ["| a | seeds | failed |", "|---|---|---|", "| 1 | 0 | 0 |", "| 2 | 0 | 3 |", "| 3 | 5 | 0 |"]
+    assert readme.without(lines, ["failed"])[2:] == ["| 2 | 0 | 3 |\n", "| 3 | 5 | 0 |\n"]
+
+
 def test_a_trial_without_a_page_leaves_the_page_above_alone(results: Path) -> None:
     Path("README.md").write_text(marked("one"))
     assert list(readme.pages(results)) == [Path("README.md")]

@@ -1,6 +1,7 @@
 """Puts the rows of NAME.md into the blocks of the pages that are marked `<!-- NAME: … -->`: no number is typed.
 
 A block may leave out columns, `<!-- NAME without a, b: … -->`; `diverged` and `failed` only while all rows have 0.
+Rows of published values without runs of ours are left out.
 `<!-- times: … -->` is what the rows of every table took, and which tables have none;
 `<!-- published: … -->` is what other papers have for the benchmark. The pages are README.md in the directory of the
 files of record and the one beside it; a directory without a page of its own, such as one of a trial, leaves both alone.
@@ -89,13 +90,19 @@ def updated(page: Path, text: str, results: Path) -> str:
 
 
 def without(lines: list[str], columns: list[str]) -> list[str]:
-    """A Markdown table without some of its columns. Raises ValueError for one that it has not, and for no table."""
+    """A Markdown table without some of its columns, and without rows that no seed of ours stands behind.
+
+    Raises ValueError for a column that it has not, and for no table.
+    """
     if not lines:
         raise ValueError("it has no table")
     rows = [line.strip().strip("|").split("|") for line in lines]
     heads = [head.strip() for head in rows[0]]
     if unknown := [column for column in columns if column not in heads]:
         raise ValueError(f"no column {', '.join(unknown)}; columns are {', '.join(heads)}")
+    if "seeds" in heads:
+        counts = [index for index, head in enumerate(heads) if head in ("seeds", *COUNTS)]
+        rows[2:] = [row for row in rows[2:] if any(row[index].strip() != "0" for index in counts)]
     counted = [any(row[index].strip() != "0" for row in rows[2:]) for index in range(len(heads))]
     kept = [index for index, head in enumerate(heads) if head not in columns or (head in COUNTS and counted[index])]
     return ["|" + "|".join(row[index] for index in kept) + "|\n" for row in rows]
