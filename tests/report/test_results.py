@@ -256,7 +256,31 @@ def test_what_readme_says_of_which_estimator_to_take() -> None:
     errors = pd.read_csv(RESULTS / "figure1_20x2.csv").query("target == 'logits' and estimator != 'exact'")
     settings = errors.groupby(["estimator", "value"], dropna=False)["mean_squared_error"].mean()
     best = settings.groupby("estimator").min().sort_values()
-    assert list(best.index[:2]) == ["local_expectation", "direct_rao_blackwell"]
+    assert list(best.index[:2]) == ["direct_control_variate", "local_expectation"]
+    four = errors[errors["decoder_evaluations"] == 4].groupby("estimator")["cosine"].mean()
+    assert four.idxmax() == "unordered_set"
+    assert len(four) == 6
+
+
+def test_what_readme_says_of_errors_and_directions_at_20x2() -> None:
+    frame = pd.read_csv(RESULTS / "figure1_20x2.csv").query("target == 'logits'").fillna({"choices": ""})
+    by_seed = frame.set_index("seed").groupby("estimator")["mean_squared_error"]
+    ours = frame[(frame["estimator"] == "direct_control_variate") & (frame["value"] == 0.01)].set_index("seed")
+    ratio = mean_interval(by_seed.get_group("local_expectation") / ours["mean_squared_error"])
+    assert (round(ratio.mean, 1), round(ratio.half_width, 1)) == (1.9, 0.5)
+    deep = pd.read_csv(RESULTS / "figure6_gradients.csv").query("target == 'logits'")
+    least = deep.groupby(["estimator", "value"], dropna=False)["mean_squared_error"].mean().groupby("estimator").min()
+    assert 0.3 < least["local_expectation"] / least["direct_control_variate"] < 0.4
+    means = frame.groupby(["estimator", "choices", "value"], dropna=False)[["cosine", "decoder_evaluations"]].mean()
+    front = means.sort_values(["decoder_evaluations", "cosine"], ascending=[True, False])
+    front = front[front["cosine"] > front["cosine"].cummax().shift(fill_value=-1.0)].round(2).reset_index()
+    assert list(zip(front["estimator"], front["cosine"], front["decoder_evaluations"], strict=True)) == [
+        ("gumbel_softmax", 0.36, 1),
+        ("disarm", 0.39, 2),
+        ("unordered_set", 0.66, 4),
+        ("direct_rao_blackwell", 0.87, 21),
+        ("direct_control_variate", 0.92, 26),
+    ]
 
 
 def test_what_readme_says_of_direct_behind_deep_networks() -> None:

@@ -36,9 +36,6 @@ KEY = ["estimator", "choices", "parameter", "value"]
 NUMBERS = ["bias", "bias_noise", "standard_deviation", "squared_bias", "variance", "mean_squared_error", "cosine"]
 COSTS = ["decoder_evaluations", "milliseconds"]
 COLUMNS = [*KEY, "target", "seed", *NUMBERS, *COSTS, "repeats", "images", "reference", "device", "commit"]
-FILLS = ("full", "none", "left", "bottom", "right", "top")
-EXACT = 1e-8
-VISIBLE = 1e-6
 PAPERS = ("direct", "gumbel_softmax")
 
 
@@ -62,6 +59,13 @@ def best(frame: pd.DataFrame, target: str) -> pd.DataFrame:
     means = averaged(frame, target)
     rows = means.loc[means.groupby(["estimator", "choices"], sort=False)["mean_squared_error"].idxmin()]
     return rows.reset_index(drop=True)
+
+
+def of_setting(frame: pd.DataFrame, target: str, row: pd.Series) -> pd.DataFrame:
+    """The rows of all seeds for the setting of a row of `averaged`."""
+    rows = frame[(frame["target"] == target) & (frame["estimator"] == row["estimator"])]
+    rows = rows[rows["choices"] == row["choices"]]
+    return rows[np.isclose(rows["value"], row["value"])] if row["parameter"] else rows
 
 
 def in_words(choices: str) -> str:
@@ -98,11 +102,7 @@ def cells(frame: pd.DataFrame, target: str) -> list[dict[str, str]]:
     """The table's rows as text: intervals are over seeds."""
     found = []
     for _, row in best(frame, target).iterrows():
-        chosen = frame[(frame["target"] == target) & (frame["estimator"] == row["estimator"])]
-        chosen = chosen[chosen["choices"] == row["choices"]]
-        if row["parameter"]:
-            chosen = chosen[np.isclose(chosen["value"], row["value"])]
-        error = mean_interval(chosen["mean_squared_error"])
+        error = mean_interval(of_setting(frame, target, row)["mean_squared_error"])
         found.append(
             {
                 "estimator": label(row),
@@ -194,6 +194,8 @@ def rendered(name: str, results: Path, format: str) -> str:
 
 def write(name: str, results: Path) -> list[Path]:
     """Write the figures, `NAME.md` and `NAME.tex` beside `NAME.csv`; returns their paths. Raises UsageError."""
+    from argmax_vae.report.frontier import draw_frontier
+
     frame = load(results / f"{name}.csv")
     texts = {results / f"{name}.{format}": render(name, frame, format) for format in ("md", "tex")}
     paths = [results / figure for figure in figure_names(name, frame)]
@@ -240,48 +242,6 @@ def draw_figure1(frame: pd.DataFrame) -> Figure:
         if column == "bias" and len(noise):
             axes.plot(noise.index, noise.mean(axis=1), color="0.6", linewidth=1, label="noise of direct's mean")
         finish(axes, "ε (direct), τ (Gumbel-Softmax)", "nats per logit", title)
-    return figure
-
-
-@figure_settings()
-def draw_frontier(frame: pd.DataFrame) -> Figure:
-    """Every estimator: squared bias against variance, and mean-squared error against decoder evaluations.
-
-    A line joins an estimator's values of ε or τ; variants of an estimator differ in how their markers are filled.
-    Squared biases below the noise of their estimate sit on the left edge, variances of rounding errors on the lower
-    one; what is exact up to rounding is left out.
-    """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10.4, 4.6), layout="constrained")
-    frontier, cost = figure.subplots(1, 2)
-    means = averaged(frame, "logits")
-    means = means[means["mean_squared_error"] > EXACT]
-    found = means["squared_bias"].clip(lower=0)
-    noise = means["variance"] / float(frame["repeats"].iloc[0])
-    variance = means["variance"]
-    means["variance"] = variance.clip(lower=variance[variance > VISIBLE].min() / 3)
-    means["shown"] = np.where(found > noise, found, np.nan)
-    edge = 0.5 * float(np.nanmin(means["shown"])) if means["shown"].notna().any() else 1e-6
-    means["shown"] = means["shown"].fillna(edge)
-    for (estimator, choices), rows in means.groupby(["estimator", "choices"], sort=False):
-        look = style(str(estimator))
-        variants = means.loc[means["estimator"] == estimator, "choices"].unique().tolist()
-        fill = FILLS[variants.index(choices) % len(FILLS)]
-        name = ", ".join(filter(None, (look.label, in_words(str(choices)))))
-        line = {"color": look.color, "linestyle": look.line, "linewidth": 0.9, "marker": look.marker, "fillstyle": fill}
-        ordered = rows.sort_values("value")
-        frontier.plot(ordered["shown"], ordered["variance"], markersize=5, label=name, **line)
-        cost.plot(ordered["decoder_evaluations"], ordered["mean_squared_error"], markersize=5, **line)
-    finish(
-        frontier,
-        "squared bias / squared norm (left edge: below its noise)",
-        "variance / squared norm",
-        "bias against variance",
-    )
-    finish(cost, "decoder evaluations per image", "mean-squared error / squared norm", "error against cost")
-    frontier.get_legend().remove()
-    figure.legend(*frontier.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=7)
     return figure
 
 
