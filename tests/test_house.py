@@ -1,6 +1,11 @@
-"""The house rule: which room may import which, who may know a library, and how large a module may be."""
+"""The house rule: which room imports which, who knows a library, how large modules are, and that names exist."""
 
 import ast
+import builtins
+import dis
+import importlib
+import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -89,3 +94,27 @@ def test_no_import_goes_round() -> None:
     while ready := {name for name, others in needs.items() if not others}:
         needs = {name: others - ready for name, others in needs.items() if name not in ready}
     assert needs == {}
+
+
+def within(code: types.CodeType) -> Iterator[types.CodeType]:
+    """A code object and those of the functions inside it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from within(constant)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("path", [path for path in MODULES if path.stem != "__main__"], ids=name_of)
+def test_no_function_uses_a_name_that_its_module_lacks(path: Path) -> None:
+    """The linter and the type checker cannot tell: they take shapes, which are strings, for names."""
+    module = importlib.import_module(f"argmax_vae.{name_of(path)}".removesuffix(".__init__"))
+    known = {*vars(module), *vars(builtins)}
+    code = compile(path.read_text(encoding="utf-8"), str(path), "exec", dont_inherit=True)
+    used = {
+        (function.co_name, step.argval)
+        for function in within(code)
+        for step in dis.get_instructions(function)
+        if step.opname == "LOAD_GLOBAL"
+    }
+    assert {(function, name) for function, name in used if name not in known} == set()

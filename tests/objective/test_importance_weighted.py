@@ -9,11 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+import argmax_vae
 from argmax_vae.commands.sweep import summary
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.estimators.base import Estimator, importance_weighted_bound
 from argmax_vae.estimators.schedules import Constant
+from argmax_vae.gradients.cost import decoder_evaluations
+from argmax_vae.gradients.settings import LaboratoryConfig
 from argmax_vae.latents import relaxed_kl
 from argmax_vae.objective.terms import ObjectiveConfig, Weighed, training_terms
 from argmax_vae.randomness import PlainNoise
@@ -206,6 +209,26 @@ def test_the_objective_is_the_bound_of_the_samples(name: str, generator: torch.G
     torch.testing.assert_close(several.objective, folded.objective)
 
 
+@pytest.mark.parametrize(
+    ("name", "choices", "evaluations"),
+    [
+        ("reinforce", {"samples": 4, "baseline": "ovis", "auxiliary": 3}, 7),
+        ("gumbel_softmax", {"samples": 4, "doubly_reparameterized": True}, 4),
+    ],
+)
+def test_what_is_for_this_bound_alone(name: str, choices: dict, evaluations: int) -> None:
+    """It is counted with this objective, and refused where there is none: in one's own model and in the laboratory."""
+    config = ESTIMATORS[name].config_class(**choices)
+    assert decoder_evaluations(config, 3, 2, CONFIG) == evaluations
+    (choice,) = (word for word in ("baseline=ovis", "doubly_reparameterized=true") if word.startswith(list(choices)[1]))
+    with pytest.raises(UsageError, match=f"{choice} is for the importance-weighted bound"):
+        decoder_evaluations(config, 3, 2)
+    with pytest.raises(UsageError, match=f"estimator '{name}': {choice} is for the importance-weighted bound"):
+        argmax_vae.estimator(name, **choices)
+    with pytest.raises(UsageError, match=f"laboratory.variants: .* {choice} is for the importance-weighted bound"):
+        LaboratoryConfig(variants=[{"name": name, **choices}])
+
+
 def test_the_bound_of_weights_by_hand() -> None:
     losses = torch.tensor([[0.0, 700.0], [math.log(2), 702.0]], dtype=torch.float64)
     expected = torch.tensor([-math.log(0.75), 700 + math.log(2) - math.log1p(math.exp(-2))], dtype=torch.float64)
@@ -249,8 +272,12 @@ def test_a_run_reports_the_bound_that_it_trains_beside_the_plain_one(tmp_path: P
             "estimator.doubly_reparameterized=true needs objective=importance_weighted; objective.kl is folded",
         ),
         (
+            ["estimator=reinforce", "estimator.baseline=ovis", "model=mixture", "model.latents=1x4"],
+            "estimator.baseline=ovis is for the importance-weighted bound, which model=mixture does not have",
+        ),
+        (
             ["estimator=reinforce", "model=mixture", "model.latents=1x4"],
-            "importance_weighted must be another with model=mixture",
+            "importance_weighted must be analytic, none, folded or concrete with model=mixture",
         ),
     ],
 )

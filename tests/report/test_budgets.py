@@ -96,6 +96,10 @@ def test_validation_bounds_stand_beside_published_ones_of_the_same_setting_and_d
     text = render("benchmark", frame, "md")
     assert "| test bound (nats) | paper | difference |" in text
     assert "| 90.00 (validation) | +41.00 |" in text
+    assert ours["train_bound"] == pytest.approx(given.loc[given["estimator"] == "gumbel_softmax", "train_bound"].mean())
+    given.loc[given["seed"] == 0, "train_bound"] = float("nan")
+    without = build("benchmark", given, KNOWN, followed).set_index(["protocol", "estimator"])
+    assert pd.isna(without.loc[("as written", "gumbel_softmax"), "train_bound"])
     assert "| validation bound (nats) |" in text and "| learning rate | seconds |" in text
     assert "| 131.00 |" in text and "| 0.001 | 60 |" in text
 

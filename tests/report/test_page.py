@@ -345,11 +345,21 @@ def test_the_bound_of_several_samples_has_a_column_and_a_chart(tmp_path: Path) -
     plain, weighted = (runs.read(run, {}) for run in scan(tmp_path))
     weighted.history["test_importance_weighted"] = weighted.history["test_bound"] - 1
     weighted.row["importance-weighted"] = "4.00"
+    weighted.config["objective"] = {"kl": "importance_weighted"}
+    weighted.config["estimator"]["samples"] = 5
     assert "importance-weighted" not in runs.render([plain])
     assert Page(runs.render([plain, weighted])).tables["runs-table"][0][2] == "importance-weighted"
     _, chart = runs.charts_of([plain, weighted], ["one", "other"])
-    assert chart.measure == "importance-weighted test bound (nats)"
+    assert (chart.title, chart.measure) == ("digits, M = 5", "importance-weighted test bound (nats)")
     assert [interval.mean for series in chart.series for interval in series.intervals] == [9.0, 5.0]
+
+
+def test_the_bound_of_several_samples_says_of_how_many() -> None:
+    trained = {"objective": {"kl": "importance_weighted"}, "estimator": {"samples": 5}, "trainer": {}}
+    measured = {"test_importance_weighted": "4.00 ± 0.10"}
+    assert runs.weighted_cell(trained, measured) == "4.00 ± 0.10 (M = 5)"
+    assert runs.weighted_cell(trained | {"trainer": {"importance_samples": 50}}, measured) == "4.00 ± 0.10 (M = 50)"
+    assert runs.weighted_cell(trained, {}) == "–"
 
 
 def test_images_of_data_are_never_in_the_page(results: Path, tmp_path: Path) -> None:

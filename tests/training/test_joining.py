@@ -60,6 +60,20 @@ def test_new_seeds_are_trained_and_joined(kind: str, tmp_path: Path, trained: li
     pd.testing.assert_frame_equal(metrics(longer[0]), metrics(longer[1]), **CLOSE)
 
 
+def test_seeds_of_a_version_that_recorded_no_training_bound_are_joined(tmp_path: Path) -> None:
+    """Theirs is unknown, until the run goes on."""
+    first = train(tmp_path, "seeds=[3]")
+    checkpoint = torch.load(first.path / "last.ckpt", weights_only=True)
+    del checkpoint["state_dict"]["train_bound"]
+    torch.save(checkpoint, first.path / "last.ckpt")
+    pd.read_csv(first.path / "seeds.csv").drop(columns="train_bound").to_csv(first.path / "seeds.csv", index=False)
+    joined = train(tmp_path, "seeds=[8,3]")
+    assert seeds(joined)["train_bound"].isna().tolist() == [False, True]
+    longer = train(tmp_path, "seeds=[8,3]", "trainer.epochs=4")
+    assert longer.provenance()["continues"]["run"] == joined.path.name
+    assert seeds(longer)["train_bound"].notna().all()
+
+
 def test_runs_that_have_all_seeds_are_joined_without_training(tmp_path: Path, trained: list[list[int]]) -> None:
     for given in ("[1]", "[4,2]", "[2]", "[2,9]"):
         train(tmp_path, f"seeds={given}")

@@ -57,7 +57,8 @@ def record(run: RunDirectory, table: str, protocol: str) -> pd.DataFrame:
 
     origin = run.provenance()
     config = config_of_dict(config_dict, origin)
-    before["decoder_evaluations"] = decoder_evaluations(config.estimator, config.model.n, config.model.k)
+    n, k = config.model.n, config.model.k
+    before["decoder_evaluations"] = decoder_evaluations(config.estimator, n, k, config.objective)
     after = {
         "torch": origin["packages"]["torch"],
         "version": origin["version"],

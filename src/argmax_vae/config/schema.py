@@ -8,7 +8,15 @@ from argmax_vae.data.binarization import BINARIZATIONS
 from argmax_vae.data.celeba import ATTRIBUTES
 from argmax_vae.data.datasets import DATASETS, load_dataset
 from argmax_vae.data.images import Dataset
-from argmax_vae.errors import require, require_count, require_finite, require_one_of, require_positive, require_text
+from argmax_vae.errors import (
+    UsageError,
+    require,
+    require_count,
+    require_finite,
+    require_one_of,
+    require_positive,
+    require_text,
+)
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.estimators.base import EstimatorConfig
 from argmax_vae.estimators.schedules import SCHEDULES, Schedule
@@ -242,12 +250,19 @@ class Config:
         self.estimator.validate_latents(self.model.n, self.model.k)
         by_batch = getattr(self.estimator, "reduction", "image") == "batch"
         require(not (by_batch and processes > 1), "runtime.processes", processes, "1 with estimator.reduction=batch")
+        choice, of_one_sample = (
+            self.estimator.importance_weighted_alone(),
+            mixture or isinstance(self.model, LayeredConfig),
+        )
+        if choice and of_one_sample:
+            lacks = f"which model={self.model.name} does not have"
+            raise UsageError(f"estimator.{choice} is for the importance-weighted bound, {lacks}")
         self.objective.validate_estimator(ESTIMATORS[self.estimator.name], self.estimator)
         kl = self.objective.kl
         trained = self.model.prior == "uniform" or kl != "none"
         require(trained, "objective.kl", kl, "one that is trained, such as analytic, with model.prior=learned")
         weighted = mixture and kl == "importance_weighted"
-        require(not weighted, "objective.kl", kl, f"another with model={self.model.name}")
+        require(not weighted, "objective.kl", kl, f"analytic, none, folded or concrete with model={self.model.name}")
         if isinstance(self.model, LayeredConfig):
             self.check_layers(self.model)
 

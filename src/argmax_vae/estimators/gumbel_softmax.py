@@ -55,6 +55,9 @@ class GumbelSoftmaxConfig(SampledConfig):
                 "estimator.doubly_reparameterized=true needs relaxed codes: estimator.straight_through=false"
             )
 
+    def describe_schedule(self) -> str:
+        return super().describe_schedule() + (f", M = {self.samples}, DReG" if self.doubly_reparameterized else "")
+
     def importance_weighted_alone(self) -> str:
         return "doubly_reparameterized=true" if self.doubly_reparameterized else ""
 
@@ -67,6 +70,8 @@ class GumbelSoftmax(Estimator):
     has_importance_weighted = True
 
     def forward(self, logits: Logits, loss: CodeLoss, noise: Noise, step: Step) -> Estimate:
+        if self.config.doubly_reparameterized:
+            raise UsageError("estimator.doubly_reparameterized=true is for the importance-weighted bound alone")
         return self.estimate(logits, loss, noise, step, lambda losses: losses.mean(0))
 
     def importance_weighted(

@@ -130,12 +130,13 @@ class Reinforce(FromLosses):
             return importance_weighted_bound(with_one_replaced(losses, self.baseline(losses)))
         if self.config.baseline != "ovis":
             return self.baseline(losses)
+        samples = len(losses)
+        others = (-with_one_replaced(losses, torch.full_like(losses, math.inf))).logsumexp(0)
         if not self.config.auxiliary:
-            return importance_weighted_bound(with_one_replaced(losses, torch.full_like(losses, math.inf)))
-        replaced = with_one_replaced(losses, auxiliary.unsqueeze(1))
-        bounds = importance_weighted_bound(replaced)
-        own = (bounds - auxiliary.unsqueeze(1)).exp() / len(losses)
-        return (bounds + own).mean(0)
+            return math.log(samples) - others
+        added = -auxiliary.unsqueeze(1)
+        total = torch.logaddexp(others, added)
+        return (math.log(samples) - total + (added - total).exp()).mean(0)
 
     def observe(self, seen: Float[Tensor, "*leading"]) -> None:
         if self.config.baseline != "moving_average":
@@ -145,13 +146,9 @@ class Reinforce(FromLosses):
         self.weight.lerp_(torch.ones_like(self.weight), 1 - self.config.decay)
 
 
-def with_one_replaced(losses: Losses, others: Tensor) -> Tensor:
-    """The losses of all M samples, once for each sample m, which has that of `others` there in place of its own.
-
-    `others`: (M, *leading), or (S, 1, *leading) for each of S others; the result: (M, M, *leading), or
-    (M, S, M, *leading), along the first axis the samples, along the last but the leading ones m.
-    """
-    samples, rows = len(losses), others.ndim - losses.ndim
+def with_one_replaced(losses: Losses, others: Losses) -> Float[Tensor, "samples samples *leading"]:
+    """For each sample m, along the second axis, the losses of all, but for that of m itself the one in `others`."""
+    samples = len(losses)
     replaced = torch.eye(samples, dtype=torch.bool, device=losses.device)
-    replaced = replaced.view(samples, *[1] * rows, samples, *[1] * (losses.ndim - 1))
-    return torch.where(replaced, others, losses.view(samples, *[1] * (rows + 1), *losses.shape[1:]))
+    replaced = replaced.view(samples, samples, *[1] * (losses.ndim - 1))
+    return torch.where(replaced, others, losses.unsqueeze(1))

@@ -158,7 +158,8 @@ def estimator(
         choices: of the estimator's configuration; a number for ε or τ stands for a constant schedule.
 
     Raises:
-        UsageError: an unknown name or choice, a value out of range, or `latents` missing.
+        UsageError: an unknown name or choice, a value out of range, a choice for the importance-weighted bound alone,
+            or `latents` missing.
     """
     if name not in ESTIMATORS:
         raise UsageError(f"no estimator named {name!r}; there are {', '.join(ESTIMATORS)}")
@@ -172,6 +173,10 @@ def estimator(
         if isinstance(choices.get(choice), int | float):
             choices[choice] = Constant(value=float(choices[choice]))
     inner = kind(kind.config_class(**choices))
+    if choice := inner.config.importance_weighted_alone():
+        raise UsageError(
+            f"estimator {name!r}: {choice} is for the importance-weighted bound, which is not offered here"
+        )
     if latents is None and kind.learns_from_latents:
         raise UsageError(f"estimator {name!r} learns a network of the codes: give latents=(n, k)")
     n, k = latents if latents is not None else (1, 2)

@@ -8,6 +8,7 @@ from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.estimators.base import CodeLoss, EstimatorConfig
 from argmax_vae.models.discrete import Perceptrons
 from argmax_vae.models.reconstruction import Reconstruction
+from argmax_vae.objective.terms import ObjectiveConfig, training_terms
 from argmax_vae.randomness import SeedNoise
 
 STEP = 0
@@ -41,12 +42,12 @@ class CountingLoss:
         return self.loss.shared(codes)
 
 
-def decoder_evaluations(config: EstimatorConfig, n: int, k: int) -> float:
-    """Decoder evaluations per image that one estimate for latents n × k asks for."""
+def decoder_evaluations(config: EstimatorConfig, n: int, k: int, objective: ObjectiveConfig | None = None) -> float:
+    """Decoder evaluations per image that one estimate for latents n × k asks for, by default of the ELBO's gradient."""
     networks = Perceptrons(1, n, k, [], [0])
     counting = CountingLoss(Reconstruction(networks, torch.zeros(1, 1, 1)), 1)
     estimator = ESTIMATORS[config.name](config).prepare(n, k, [0])
     logits = torch.zeros(1, 1, n, k, requires_grad=True)
     noise = estimator.noise((1, 1, n, k), SeedNoise([0], "cpu").restart(0, "noise"))
-    estimator(logits, counting, noise, torch.tensor(STEP))
+    training_terms(objective or ObjectiveConfig(), estimator, logits, counting, noise, torch.tensor(STEP))
     return counting.evaluations

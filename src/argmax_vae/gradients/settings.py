@@ -43,7 +43,11 @@ class LaboratoryConfig:
         for name in ("epsilon", "temperature"):
             require_all_positive(f"laboratory.{name}", getattr(self, name))
         for index, variant in enumerate(self.variants):
-            variant_config(variant)
+            if choice := variant_config(variant).importance_weighted_alone():
+                raise UsageError(
+                    f"laboratory.variants: {variant}: gradients are measured for the ELBO, "
+                    f"and {choice} is for the importance-weighted bound"
+                )
             if len(variant) < 2 or variant in self.variants[:index]:
                 raise UsageError(f"laboratory.variants: {variant} is measured already; give it a choice of its own")
 

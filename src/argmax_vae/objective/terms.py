@@ -26,7 +26,7 @@ class ObjectiveConfig:
     code does with direct; `folded`: it goes into θ and is estimated with the rest; `concrete`: the relaxed divergence
     of Maddison et al. (2016) with `prior_temperature`, for an estimator with relaxed codes; `importance_weighted`: it
     is in the weights of the bound −log (1/M) Σ_m p(x, z_m)/q(z_m|x) of Burda et al. (2015), for an estimator with M
-    samples that has a gradient of it.
+    samples that has a gradient of it; with relaxed weights `prior_temperature` is that of p, too.
     """
 
     kl: str = "analytic"

@@ -38,7 +38,7 @@ _NUMBERS = ["n", "k", "seed", "epochs", "samples"]
 _ORIGIN = ["data", "binarization", "model", "device", "version", "torch", "commit"]
 _TEXT = ["table", "protocol", "estimator", "kl", "schedule", "status", "dirty", "config_hash", *_ORIGIN]
 _LATER = ("train_bound",)
-"""Columns that runs of earlier versions do not have."""
+"""Columns that runs of earlier versions do not have: unknown for a row where a seed's is."""
 
 _STATUS = ("done", "diverged", "failed")
 _COUNTS = ("seeds", *_STATUS[1:])
@@ -108,7 +108,8 @@ def _row(table: Table, cell: pd.DataFrame) -> dict[str, object]:
         mean, _, _, half_width, _ = mean_interval(done[table.metric])
         row |= {table.metric: mean, "half_width": half_width}
     row |= {"seeds": len(done)} | {status: (cell["status"] == status).sum() for status in _STATUS[1:]}
-    row |= {column: done[column].mean() for column in ("epochs", *table.means, "samples")}
+    for column in ("epochs", *table.means, "samples"):
+        row[column] = done[column].mean(skipna=column not in _LATER)
     return row | {column: ", ".join(sorted(set(cell[column]) - {""})) for column in _ORIGIN}
 
 

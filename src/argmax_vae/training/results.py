@@ -60,7 +60,8 @@ def save_best(run: RunDirectory, module: DiscreteVAE, config_identity: str) -> N
 def seed_rows(config: Config, module: DiscreteVAE, seconds: float, device: str) -> list[dict[str, Any]]:
     """A row of final numbers for every seed; bounds in nats per image, `seconds` those of the whole run.
 
-    `train_bound` is the mean over the steps of the last epoch, of the networks as they were in each of them.
+    `train_bound` is the mean over the steps of the last epoch, each with the networks, codes and objective of that
+    step: relaxed codes have a relaxed bound, several weighted samples that of them all.
     A seed diverged when its loss was no longer finite, in the epoch, counted from 1, that is its `epochs`; or when it
     had no finite validation bound at any evaluation, so that none of its networks were kept.
     """

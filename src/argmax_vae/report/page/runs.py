@@ -58,6 +58,20 @@ class Run:
     history: pd.DataFrame
 
 
+def trained_samples(config_dict: Mapping[str, Any]) -> int:
+    """M of the importance-weighted bound that a run trains and follows in its curves; 0 without one."""
+    trained = config_dict.get("objective", {}).get("kl") == "importance_weighted"
+    return int(config_dict.get("estimator", {}).get("samples", 1)) if trained else 0
+
+
+def weighted_cell(config_dict: Mapping[str, Any], measured: Mapping[str, str]) -> str:
+    """The final importance-weighted bound, and of how many samples it is."""
+    if "test_importance_weighted" not in measured:
+        return "–"
+    samples = config_dict.get("trainer", {}).get("importance_samples") or trained_samples(config_dict)
+    return f"{measured['test_importance_weighted']} (M = {samples})"
+
+
 def choices(config_dict: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, str]:
     """What a run's configuration has other than the default one, by dotted key; what it lacks is left out."""
     known = dict(flat(default))
@@ -116,7 +130,7 @@ def read(run: RunDirectory, default: Mapping[str, Any]) -> Run:
         history = history[history["seed"].isin(done)]
     row = {
         "test bound": measured.get("test_bound", "–"),
-        "importance-weighted": measured.get("test_importance_weighted", "–"),
+        "importance-weighted": weighted_cell(config_dict, measured),
         "status": status,
         "seeds done": f"{finished} of {len(config_dict.get('seeds', ()))}",
         "epochs": str(config_dict.get("trainer", {}).get("epochs", "–")),
@@ -151,23 +165,30 @@ def in_words(found: Sequence[Run]) -> list[str]:
 def charts_of(found: Sequence[Run], words: Sequence[str]) -> list[Chart]:
     """Curves of runs on the same data over each other, a chart for each measure.
 
-    Runs of one estimator have its colour, and dashes of their own.
+    Bounds of several samples are drawn together for one number of samples M. Runs of one estimator have its colour, and
+    dashes of their own.
     """
-    groups: dict[str, list[tuple[Run, str]]] = {}
+    groups: dict[tuple[str, str, int], list[tuple[Run, str]]] = {}
     for run, word in zip(found, words, strict=True):
-        groups.setdefault(str(run.config.get("data", {}).get("name", "")), []).append((run, word))
+        data = str(run.config.get("data", {}).get("name", ""))
+        for metric in METRICS:
+            if metric in run.history and run.history[metric].notna().any():
+                samples = trained_samples(run.config) if metric == "test_importance_weighted" else 0
+                groups.setdefault((data, metric, samples), []).append((run, word))
+    sets, metrics_in_order = list(dict.fromkeys(data for data, _, _ in groups)), list(METRICS)
     drawn = []
-    for data, group in groups.items():
-        for metric, (measure, factor) in METRICS.items():
-            able = [(run, word) for run, word in group if metric in run.history and run.history[metric].notna().any()]
-            best = sorted(able, key=lambda pair: BETTER[metric] * last_mean(pair[0].history, metric))[:OVERLAID]
-            lines = [
-                line(estimator, run.history.dropna(subset=metric), metric, factor, look)
-                for run, estimator, look in looks(best)
-            ]
-            if lines:
-                title = f"{data}, the best {len(lines)} of {len(able)}" if len(lines) < len(able) else data
-                drawn.append(Chart(title, measure, tuple(lines)))
+    for data, metric, samples in sorted(
+        groups, key=lambda group: (sets.index(group[0]), metrics_in_order.index(group[1]), group[2])
+    ):
+        able, (measure, factor) = groups[data, metric, samples], METRICS[metric]
+        best = sorted(able, key=lambda pair: BETTER[metric] * last_mean(pair[0].history, metric))[:OVERLAID]
+        lines = [
+            line(estimator, run.history.dropna(subset=metric), metric, factor, look)
+            for run, estimator, look in looks(best)
+        ]
+        title = f"{data}, M = {samples}" if samples else data
+        title += f", the best {len(lines)} of {len(able)}" if len(lines) < len(able) else ""
+        drawn.append(Chart(title, measure, tuple(lines)))
     return drawn
 
 
