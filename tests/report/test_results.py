@@ -262,6 +262,24 @@ def test_what_readme_says_of_which_estimator_to_take() -> None:
     assert len(four) == 6
 
 
+def test_what_readme_says_of_the_benchmark() -> None:
+    frame = pd.read_csv(RESULTS / "benchmark.csv").query("protocol == 'one linear layer, static' and seeds > 0")
+    rows = frame.set_index("estimator")
+    assert rows["test_bound"].idxmin() == rows["budget_bound"].idxmin() == "reinmax"
+    assert (rows["epochs"] == 8).all() and len(rows) == 7
+    told = {"reinforce": (1.2, 0.5), "gumbel_softmax": (3.6, 0.5), "direct": (6.6, 0.7)}
+    for name, (behind, half_width) in told.items():
+        assert (round(rows.loc[name, "behind"], 1), round(rows.loc[name, "behind_half_width"], 1)) == (
+            behind,
+            half_width,
+        )
+    assert (rows.loc[["rebar", "relax"], "behind"] - 2.5).abs().max() < 0.1
+    unbiased = ["reinforce", "disarm_categorical", "rebar", "relax"]
+    assert (rows.loc[unbiased, "budget_behind"] > 10).all()
+    small = pd.read_csv(RESULTS / "estimators.csv").set_index("estimator").loc["reinmax"]
+    assert (round(small["behind"], 1), round(small["behind_half_width"], 1)) == (2.3, 0.5)
+
+
 def test_what_readme_says_of_errors_and_directions_at_20x2() -> None:
     frame = pd.read_csv(RESULTS / "figure1_20x2.csv").query("target == 'logits'").fillna({"choices": ""})
     by_seed = frame.set_index("seed").groupby("estimator")["mean_squared_error"]
