@@ -276,6 +276,14 @@ def test_what_readme_says_of_the_benchmark() -> None:
     assert (rows.loc[["rebar", "relax"], "behind"] - 2.5).abs().max() < 0.1
     unbiased = ["reinforce", "disarm_categorical", "rebar", "relax"]
     assert (rows.loc[unbiased, "budget_behind"] > 10).all()
+    deep = pd.read_csv(RESULTS / "benchmark.csv").query("protocol == '784-512-256, thresholded' and seeds > 0")
+    rows = deep.set_index("estimator")
+    assert rows["test_bound"].idxmin() == rows["budget_bound"].idxmin() == "reinmax"
+    assert (rows["epochs"] == 10).all() and len(rows) == 4
+    assert rows.loc[["unordered_set", "reinforce"], "behind"].round(1).tolist() == [1.0, 1.5]
+    gumbel_softmax = rows.loc["gumbel_softmax"]
+    assert (round(gumbel_softmax["behind"], 1), round(gumbel_softmax["behind_half_width"], 1)) == (4.2, 0.8)
+    assert (rows.loc[["unordered_set", "reinforce"], "budget_behind"] > 10).all()
     small = pd.read_csv(RESULTS / "estimators.csv").set_index("estimator").loc["reinmax"]
     assert (round(small["behind"], 1), round(small["behind_half_width"], 1)) == (2.3, 0.5)
 

@@ -212,12 +212,17 @@ def draw_budgets(name: str, runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.
     panels = figure.subplots(2 * len(groups), max(1, len(families)), sharex="row", squeeze=False)
     for number, ((n, k, protocol), chosen) in enumerate(groups):
         same = (table["n"] == n) & (table["k"] == k) & (table["protocol"] == protocol)
-        which = f"{n}×{k} {protocol}".strip() + ", " if len(groups) > 1 else ""
+        which = f"{n}×{k} {protocol}".strip() + "\n" if len(groups) > 1 else ""
+        there = {style(estimator).family for estimator in chosen["estimator"]} or {*families, ""}
+        first = next(column for column, family in enumerate(families or [""]) if family in there)
         inside, above = _without_far_ones(chosen)
         ends = inside[inside["epoch"] == inside["epoch"].max()].groupby("estimator")["test_bound"].mean()
         most = 2 * ends.max() - ends.min() if len(ends) > 1 else math.inf
         for place, over in enumerate(("epoch", "evaluations")):
-            for axes, family in zip(panels[2 * number + place], families or [""], strict=True):
+            for column, (axes, family) in enumerate(zip(panels[2 * number + place], families or [""], strict=True)):
+                if family not in there:
+                    axes.set_axis_off()
+                    continue
                 members = chosen["estimator"].map(lambda estimator: style(estimator).family) == family
                 _grey_curves(axes, chosen[~members], over)
                 _panel(axes, inside[inside["estimator"].isin(chosen.loc[members, "estimator"])], over)
@@ -225,13 +230,14 @@ def draw_budgets(name: str, runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.
                 _remove_legend(axes)
                 axes.set_xlabel("epoch" if place == 0 else "decoder evaluations per training image")
                 if over == "evaluations" and len(chosen):
-                    axes.set_xscale("log")
+                    _log_ticks(axes, chosen[over])
                     axes.axvline(table.loc[same, "budget"].max(), color="0.5", linewidth=0.8, linestyle=":")
-                if axes is not panels[2 * number + place][0]:
+                if column != first:
                     axes.set_ylabel("")
                     axes.tick_params(labelleft=False)
                 if place == 0:
-                    axes.set_title(f"{which}{FAMILIES.get(family, family)}", loc="left")
+                    of = which if column == first else ""
+                    axes.set_title(f"{of}{FAMILIES.get(family, family)}", loc="left")
                     if axes.get_legend_handles_labels()[0]:
                         axes.legend(framealpha=0.85, edgecolor="none", handlelength=3.2, fontsize=8, loc="upper right")
             far = [(style(each), bound) for each, bound in sorted(above.items(), key=lambda item: -item[1])]
@@ -249,6 +255,17 @@ FAMILIES = {
     "score": "score function",
 }
 """What a panel calls each family of estimators."""
+
+
+def _log_ticks(axes: Axes, values: pd.Series) -> None:
+    """A logarithmic axis of plain numbers, few enough to be read."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axes.set_xscale("log")
+    narrow = values.max() < 60 * values.min()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _grey_curves(axes: Axes, rows: pd.DataFrame, over: str) -> None:
