@@ -11,9 +11,10 @@ shape_checks.install()
 
 import torch  # noqa: E402
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell starts jobs in the background without Ctrl-C, which the tests of interruptions send.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+for sent, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    # Tests of interruptions send them; a shell starts jobs in the background without Ctrl-C, and nohup without SIGHUP.
+    if signal.getsignal(sent) is signal.SIG_IGN:
+        signal.signal(sent, handler)
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     threads = max(1, torch.get_num_threads() // workers)
     torch.set_num_threads(threads)

@@ -73,7 +73,7 @@ def without(plain: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
     }
 
 
-NOT_FOR_MIXTURES = ("model.prior",)
+NOT_FOR_MIXTURES = ("model.prior", "estimator.doubly_reparameterized")
 """Later keys that have one value with a mixture."""
 
 
@@ -86,14 +86,15 @@ def test_runs_of_earlier_versions_keep_their_identity(estimator: str, name: str)
     plain["model"]["gaussian_kl"] = "selected"
     plain["supervision"]["labelled_visits"] = 1500
     plain["supervision"]["labelled_value"] = {"direct": 0.05, "gumbel_softmax": 0.0}[estimator]
-    for key, value in LATER_KEYS.items():
+    later = {key: value for key, value in LATER_KEYS.items() if key.split(".")[1] in plain[key.split(".")[0]]}
+    for key, value in later.items():
         section, inner = key.split(".")
         assert plain[section][inner] != value or key in NOT_FOR_MIXTURES
         plain[section][inner] = value
     assert identity(plain) == name
-    config = config_of_dict(without(plain, LATER_KEYS))
-    assert identity(without(plain, LATER_KEYS)) == name
-    for key, value in LATER_KEYS.items():
+    config = config_of_dict(without(plain, later))
+    assert identity(without(plain, later)) == name
+    for key, value in later.items():
         section, inner = key.split(".")
         assert getattr(getattr(config, section), inner) == value
 
