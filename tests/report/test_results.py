@@ -279,7 +279,7 @@ def test_what_readme_says_of_the_benchmark() -> None:
     deep = pd.read_csv(RESULTS / "benchmark.csv").query("protocol == '784-512-256, thresholded' and seeds > 0")
     rows = deep.set_index("estimator")
     assert rows["test_bound"].idxmin() == rows["budget_bound"].idxmin() == "reinmax"
-    assert (rows["epochs"] == 10).all() and len(rows) == 4
+    assert (rows["epochs"] == 10).all() and len(rows) == 5
     assert rows.loc[["unordered_set", "reinforce"], "behind"].round(1).tolist() == [1.0, 1.5]
     gumbel_softmax = rows.loc["gumbel_softmax"]
     assert (round(gumbel_softmax["behind"], 1), round(gumbel_softmax["behind_half_width"], 1)) == (4.2, 0.8)
