@@ -250,11 +250,8 @@ class Config:
         self.estimator.validate_latents(self.model.n, self.model.k)
         by_batch = getattr(self.estimator, "reduction", "image") == "batch"
         require(not (by_batch and processes > 1), "runtime.processes", processes, "1 with estimator.reduction=batch")
-        choice, of_one_sample = (
-            self.estimator.importance_weighted_alone(),
-            mixture or isinstance(self.model, LayeredConfig),
-        )
-        if choice and of_one_sample:
+        choice = self.estimator.importance_weighted_alone()
+        if choice and (mixture or isinstance(self.model, LayeredConfig)):
             lacks = f"which model={self.model.name} does not have"
             raise UsageError(f"estimator.{choice} is for the importance-weighted bound, {lacks}")
         self.objective.validate_estimator(ESTIMATORS[self.estimator.name], self.estimator)
