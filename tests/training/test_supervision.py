@@ -162,6 +162,32 @@ def test_subset_is_balanced_and_belongs_to_its_seed(number: int) -> None:
     assert not torch.equal(subset, labelled_subset(classes, number, 10, seed=4))
 
 
+def test_a_stratified_subset_has_the_shares_of_the_classes(generator: torch.Generator) -> None:
+    """Every quota is the class's share rounded down or up, and the quotas sum to the number of labels."""
+    counts = torch.tensor([4930, 4605, 5827, 3174, 158, 691, 150, 465])
+    classes = torch.arange(8).repeat_interleave(counts)[torch.randperm(20_000, generator=generator)]
+    subset = labelled_subset(classes, 800, 8, seed=3, labelled_classes="stratified")
+    found, shares = torch.bincount(classes[subset]), counts * 800 / 20_000
+    assert found.tolist() == [197, 184, 233, 127, 6, 28, 6, 19]
+    assert ((found - shares).abs() < 1).all()
+    assert len(set(subset.tolist())) == 800
+    everything = labelled_subset(classes, 20_000, 8, seed=3, labelled_classes="stratified")
+    assert torch.equal(everything.sort().values, torch.arange(20_000))
+
+
+def test_a_run_has_the_labelled_images_of_its_classes(tmp_path: Path) -> None:
+    """Stratified labels need not be divisible by the number of classes, and are a choice of the run's identity."""
+    dataset = load_dataset("digits", Path())
+    choices = (*MIXTURE, "supervision=joint", "supervision.labels=55", "supervision.labelled_classes=stratified")
+    module = build.build(cell(tmp_path, *choices).config, dataset)
+    assert isinstance(module, MixtureVAE)
+    assert dataset.train.labels is not None
+    subset = labelled_subset(dataset.train.labels, 55, 10, 0, "stratified")
+    assert torch.equal(module.labelled_pixels[0], dataset.train.pixels[subset])
+    names = {cell(tmp_path, *MIXTURE, "supervision=joint", *more).run for more in ((), choices[-1:])}
+    assert len(names) == 2
+
+
 def test_subset_is_of_the_training_split_unless_asked_for(tmp_path: Path) -> None:
     dataset = load_dataset("digits", Path())
     for source, images in (("train", 1200), ("train_and_validation", 1497)):
@@ -475,6 +501,10 @@ def bad(*overrides: str) -> str:
     ("overrides", "problem"),
     [
         (("supervision=joint", "supervision.labels=55"), "supervision.labels=55 must be divisible by the 10 classes"),
+        (
+            ("supervision=joint", "supervision.labelled_classes=even"),
+            "supervision.labelled_classes=even must be one of balanced, stratified",
+        ),
         (("supervision=joint", "supervision.labels=0"), "labels need supervision=joint, sequential or"),
         (("supervision=none", "supervision.labels=10"), "labels need supervision=joint, sequential or"),
         (("supervision=joint", "supervision.loss=hinge"), "supervision.loss=hinge must be one of"),

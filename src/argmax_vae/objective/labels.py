@@ -34,6 +34,7 @@ CROSS_ENTROPIES = ("cross_entropy", "relaxed_cross_entropy")
 SOURCES = ("train", "train_and_validation")
 SELECTIONS = ("bound", "accuracy")
 SAMPLINGS = ("with_replacement", "without_replacement")
+LABELLED_CLASSES = ("balanced", "stratified")
 SCHEDULE_STARTS = ("with_training", "after_labels")
 CERTAIN = 1e9
 """A loss beside which every other is nothing."""
@@ -49,8 +50,10 @@ class SupervisionConfig:
     `sampling`: how the labelled images of a step are drawn. `with_replacement`: alone they are seen `labelled_visits`
     times on average, rounded up to whole epochs; `without_replacement`: in exactly so many passes, each in an order of
     its own, as in the paper's code, and the last epoch of labelled images is as short as the passes leave it.
-    `labels`: how many images have a label, the same number for every class, drawn per seed from `source`: the images
-    trained with, or with sequential training the validation images too, as in the paper's code.
+    `labels`: how many images have a label, drawn per seed from `source`: the images trained with, or with sequential
+    training the validation images too, as in the paper's code.
+    `labelled_classes`: of which classes these are. `balanced`, the same number of every class; or `stratified`, each
+    class with its share of the images, so that labels of rare classes are rare.
     `loss`: what a label y adds for its image.
         `label`: the perturbed arg max of direct optimization is the label itself (section 6.1), as if ℓ were infinite;
         `augmented`: θ(z) + `weight`·[z ≠ y], by any estimator;
@@ -72,6 +75,7 @@ class SupervisionConfig:
     loss: str = "label"
     weight: float = 1.0
     labelled_weight: float = 1.0
+    labelled_classes: str = "balanced"
     labelled_batch: int = 100
     labelled_visits: int = 1500
     labelled_value: float = 0.0
@@ -87,6 +91,7 @@ class SupervisionConfig:
             ("source", SOURCES),
             ("select", SELECTIONS),
             ("sampling", SAMPLINGS),
+            ("labelled_classes", LABELLED_CLASSES),
             ("schedule_starts", SCHEDULE_STARTS),
         ):
             require_one_of(f"supervision.{name}", getattr(self, name), allowed)
@@ -139,8 +144,11 @@ class SupervisionConfig:
             raise UsageError(
                 f"supervision.training={self.training} needs model=mixture or attributes, not model.name={model}"
             )
-        if self.labels % k:
-            raise UsageError(f"supervision.labels={self.labels} must be divisible by the {k} classes (model.latents)")
+        if self.labelled_classes == "balanced" and self.labels % k:
+            raise UsageError(
+                f"supervision.labels={self.labels} must be divisible by the {k} classes (model.latents), or "
+                "supervision.labelled_classes be stratified"
+            )
         direct = estimator.name in ("direct", "direct_rao_blackwell")
         if self.loss == "label" and not (direct and estimator.direction == "toward"):  # type: ignore[attr-defined]
             raise UsageError(
@@ -167,8 +175,24 @@ class SupervisionConfig:
             )
 
 
-def labelled_subset(labels: Int64[Tensor, "images"], number: int, k: int, seed: int) -> Int64[Tensor, "labelled"]:
-    """Indices of `number` images, the same number of each of the k classes, drawn from the stream of the seed.
+def labelled_quotas(members: Int64[Tensor, "k"], number: int, labelled_classes: str) -> list[int]:
+    """How many of `number` labelled images are of each class, whose images are counted in `members`.
+
+    `stratified`: the quotas of the largest remainders, so that each is less than one image off its class's share.
+    """
+    if labelled_classes == "balanced":
+        return [number // len(members)] * len(members)
+    shares = number * members.double() / members.sum()
+    quotas = shares.floor().long()
+    largest = (shares - quotas).argsort(descending=True, stable=True)[: number - int(quotas.sum())]
+    quotas[largest] += 1
+    return quotas.tolist()
+
+
+def labelled_subset(
+    labels: Int64[Tensor, "images"], number: int, k: int, seed: int, labelled_classes: str = "balanced"
+) -> Int64[Tensor, "labelled"]:
+    """Indices of `number` images of the k classes, as many of each as `labelled_quotas`, from the stream of the seed.
 
     Raises UsageError when a class has too few images, or there are other classes.
     """
@@ -177,13 +201,13 @@ def labelled_subset(labels: Int64[Tensor, "images"], number: int, k: int, seed: 
         raise UsageError(f"model.latents has k = {k}, the data set has {classes} classes: they must be equal")
     generator = generator_for(seed, 0, "labels")
     chosen = []
-    for value in range(k):
+    for value, quota in enumerate(labelled_quotas(labels.bincount(minlength=k), number, labelled_classes)):
         members = (labels == value).nonzero().squeeze(-1)
-        if number // k > len(members):
+        if quota > len(members):
             raise UsageError(
-                f"supervision.labels={number}: class {value} has {len(members)} images, not {number // k}; use fewer"
+                f"supervision.labels={number}: class {value} has {len(members)} images, not {quota}; use fewer"
             )
-        chosen.append(members[torch.randperm(len(members), generator=generator)[: number // k]])
+        chosen.append(members[torch.randperm(len(members), generator=generator)[:quota]])
     return torch.cat(chosen)
 
 
@@ -324,7 +348,9 @@ def labelled_images(
         nothing = torch.zeros(len(seeds), 0, dtype=torch.int64)
         return dataset.train.pixels[:0].expand(len(seeds), -1, -1), nothing
     splits, classes = labelled_source(dataset, supervision)
-    chosen = torch.stack([labelled_subset(classes, supervision.labels, k, seed) for seed in seeds])
+    chosen = torch.stack(
+        [labelled_subset(classes, supervision.labels, k, seed, supervision.labelled_classes) for seed in seeds]
+    )
     first = len(splits[0].pixels)
     pixels = splits[0].pixels[chosen.clamp_max(first - 1)]
     if len(splits) > 1:

@@ -39,6 +39,7 @@ LATER_KEYS: dict[str, Any] = {
     "model.negative_slope": 0.01,
     "model.component_negative_slope": 0.01,
     "supervision.sampling": "with_replacement",
+    "supervision.labelled_classes": "balanced",
     "supervision.schedule_starts": "with_training",
     "estimator.auxiliary": 0,
     "estimator.doubly_reparameterized": False,

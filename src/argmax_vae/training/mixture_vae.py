@@ -319,7 +319,7 @@ def check_labels(
         return
     _, classes = labelled_source(dataset, supervision)
     for seed in seeds:
-        labelled_subset(classes, supervision.labels, model.k, seed)
+        labelled_subset(classes, supervision.labels, model.k, seed, supervision.labelled_classes)
     epochs = supervision.labelled_epochs(len(dataset.train.pixels) // trainer.batch)
     if epochs >= trainer.epochs:
         raise UsageError(
