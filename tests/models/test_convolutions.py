@@ -13,8 +13,10 @@ SHAPE, K, C, BATCH = (3, 8, 16), 4, 5, 2
 PIXELS = 3 * 8 * 16
 
 
-def networks(seeds: list[int], likelihood: str = "squared_error") -> ConvolutionalMixtureNetworks:
-    return ConvolutionalMixtureNetworks(SHAPE, K, C, [6, 7], 9, [8], 0.0, likelihood, seeds)
+def networks(
+    seeds: list[int], likelihood: str = "squared_error", component_bias: bool = False
+) -> ConvolutionalMixtureNetworks:
+    return ConvolutionalMixtureNetworks(SHAPE, K, C, [6, 7], 9, [8], 0.0, likelihood, seeds, component_bias)
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -50,8 +52,9 @@ def test_seeds_do_not_depend_on_their_neighbours(likelihood: str, generator: tor
     torch.testing.assert_close(found[1:], lone.decode_components(gaussian), rtol=1e-5, atol=1e-6)
 
 
-def test_components_are_the_decoded_one_hot_codes(generator: torch.Generator) -> None:
-    nets = networks([0, 1])
+@pytest.mark.parametrize("component_bias", [False, True])
+def test_components_are_the_decoded_one_hot_codes(component_bias: bool, generator: torch.Generator) -> None:
+    nets = networks([0, 1], component_bias=component_bias)
     gaussian = torch.randn(2, BATCH, K, C, generator=generator)
     found = nets.decode_components(gaussian)
     assert found.shape == (2, K, BATCH, PIXELS)
@@ -69,8 +72,9 @@ def test_only_the_row_of_the_component_reaches_the_decoder(generator: torch.Gene
     assert used.tolist() == [False, False, True, False]
 
 
-def test_every_parameter_has_a_gradient(generator: torch.Generator) -> None:
-    nets = networks([0, 1])
+@pytest.mark.parametrize("component_bias", [False, True])
+def test_every_parameter_has_a_gradient(component_bias: bool, generator: torch.Generator) -> None:
+    nets = networks([0, 1], component_bias=component_bias)
     logits, mean, log_variance = nets.encode(torch.rand(2, BATCH, PIXELS, generator=generator))
     assert logits.shape == (2, BATCH, 1, K)
     assert mean.shape == log_variance.shape == (2, BATCH, K, C)

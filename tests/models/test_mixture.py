@@ -23,18 +23,24 @@ SEEDS, BATCH, PIXELS, K, C = 2, 3, 12, 4, 2
 
 
 def networks(
-    seeds: list[int] | None = None, dropout: float = 0.5, slopes: tuple[float, float] = (0.01, 0.01)
+    seeds: list[int] | None = None,
+    dropout: float = 0.5,
+    slopes: tuple[float, float] = (0.01, 0.01),
+    component_bias: bool = False,
 ) -> MixtureNetworks:
     sizes, chosen = ([9, 7], [6], 5, [8], [10]), seeds or list(range(SEEDS))
-    return MixtureNetworks(PIXELS, K, C, *sizes, "leaky_relu", "relu", dropout, chosen, *slopes).double()
+    further = ("leaky_relu", "relu", dropout, chosen, *slopes, component_bias)
+    return MixtureNetworks(PIXELS, K, C, *sizes, *further).double()
 
 
 def images(generator: torch.Generator) -> Tensor:
     return torch.rand(SEEDS, BATCH, PIXELS, generator=generator, dtype=torch.float64).round()
 
 
-def problem(kind: str, generator: torch.Generator) -> tuple[MixtureReconstruction, Tensor]:
-    nets, pixels = networks(), images(generator)
+def problem(
+    kind: str, generator: torch.Generator, component_bias: bool = False
+) -> tuple[MixtureReconstruction, Tensor]:
+    nets, pixels = networks(component_bias=component_bias), images(generator)
     logits, mean, log_variance = nets.encode(pixels)
     noise = torch.randn(SEEDS, BATCH, C, generator=generator, dtype=torch.float64)
     return MixtureReconstruction(nets, pixels, mean, log_variance, noise, kind), logits
@@ -54,6 +60,19 @@ def test_decoder_sees_the_matrix_diag_z_times_gaussians(generator: torch.Generat
     assert torch.equal(
         (torch.diag_embed(code(2).squeeze(-2)) @ rows)[..., [0, 1, 3], :].abs().sum(), torch.zeros(()).double()
     )
+
+
+def test_a_bias_of_a_component_is_one_more_column_of_ones(generator: torch.Generator) -> None:
+    """diag(z)·(z_c, 1), also of relaxed codes; without the column all components decode z_c = 0 to the same image."""
+    nets, plain = networks(component_bias=True), networks()
+    rows = torch.randn(SEEDS, BATCH, K, C, generator=generator, dtype=torch.float64)
+    relaxed = torch.rand(SEEDS, BATCH, 1, K, generator=generator, dtype=torch.float64)
+    for codes in (code(2), relaxed):
+        matrix = torch.diag_embed(codes.squeeze(-2)) @ torch.cat([rows, torch.ones_like(rows[..., :1])], -1)
+        torch.testing.assert_close(nets.decode(codes, rows), nets.decoder(matrix.reshape(SEEDS, BATCH, K * (C + 1))))
+    same, apart = (network.decode_components(torch.zeros_like(rows)) for network in (plain, nets))
+    torch.testing.assert_close(same, same[:, :1].expand_as(same))
+    assert ((apart[:, 1:] - apart[:, :1]).abs().amax(-1) > 1e-3).all()
 
 
 @pytest.mark.parametrize("slopes", [(0.01, 0.01), (0.2, 0.5)])
@@ -94,10 +113,13 @@ def test_a_seed_has_the_networks_of_a_lone_run(generator: torch.Generator) -> No
         assert torch.equal(many[1:], one)
 
 
+@pytest.mark.parametrize("component_bias", [False, True])
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("kind", GAUSSIAN_KL)
-def test_losses_of_codes_and_of_all_components(kind: str, precision: str, generator: torch.Generator) -> None:
-    loss, _ = problem(kind, generator)
+def test_losses_of_codes_and_of_all_components(
+    kind: str, precision: str, component_bias: bool, generator: torch.Generator
+) -> None:
+    loss, _ = problem(kind, generator, component_bias)
     set_precision(loss.networks, precision)
     assert isinstance(loss, CodeLoss)
     outputs = [loss.networks.decode(code(j), loss.gaussian) for j in range(K)]

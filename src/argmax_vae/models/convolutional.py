@@ -117,8 +117,9 @@ class ConvolutionalMixtureNetworks(GaussianMixtureNetworks):
         dropout: float,
         likelihood: str,
         seeds: Sequence[int],
+        component_bias: bool = False,
     ) -> None:
-        super().__init__(k, gaussian, dropout)
+        super().__init__(k, gaussian, dropout, component_bias)
         factor = STRIDE ** len(channels)
         if shape[1] % factor or shape[2] % factor:
             raise ValueError(f"{len(channels)} layers cannot halve images of {shape[1]} × {shape[2]}")
@@ -131,7 +132,7 @@ class ConvolutionalMixtureNetworks(GaussianMixtureNetworks):
         self.discrete = SeedLinear(features, k, generators)
         self.rows = SeedLinear(features, row * k, generators)
         self.component = SeedMLP([row, *component_hidden, 2 * gaussian], generators)
-        self.first = SeedLinear(k * gaussian, features, generators)
+        self.first = SeedLinear(k * self.width, features, generators)
         self.decoder = nn.ModuleList(
             SeedConvolution(a, b, generators, transposed=True) for a, b in itertools.pairwise(reversed(sizes))
         )

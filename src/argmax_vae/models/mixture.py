@@ -1,5 +1,8 @@
 """θ and the bound of the mixture of k Gaussians: the decoder is fed diag(z)·z_c (the paper's sections 5.1 and 6.1).
 
+Row z of that matrix is z_c and all others are zero, so that at z_c = 0 every component decodes to the same image.
+With `component_bias` the row is (z_c, 1): the decoder's first layer has a bias for each component.
+
 The component z is one of k; given it, z_c is the Gaussian N(μ_z, σ_z²) of dimension c. The bound is, in nats per image,
 
     E_q[−log p(x | z, z_c)] + KL(q(z|x) ‖ uniform) + E_{q(z|x)}[KL(N(μ_z, σ_z²) ‖ N(0, 1))].
@@ -10,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -39,6 +43,10 @@ class GaussianMixtureConfig(ModelConfig):
 
     `gaussian_noise`: whether the k components of an image have one noise in training, `shared`, or each its own,
     `per_component`, as in the paper's code.
+
+    `component_bias`: whether the decoder's first layer has a bias for each component. Without it, as in the paper, what
+    a component's images have in common must stand in the mean of its Gaussians, and is missing in images that are
+    generated from N(0, 1).
     """
 
     latents: str = "1x10"
@@ -48,6 +56,7 @@ class GaussianMixtureConfig(ModelConfig):
     dropout: float = 0.5
     gaussian_kl: str = "selected"
     gaussian_noise: str = "shared"
+    component_bias: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,7 +108,8 @@ class GaussianMixtureNetworks(nn.Module):
     The features of an image feed the discrete head (`discrete`: k logits) and the continuous head: `rows` makes a row
     of numbers for each of the k components, and from each row one network that all of them share (`component`, with
     dropout before its last layer) makes the mean and the logarithm of the variance of its Gaussian. The decoder is fed
-    the matrix diag(z)·z_c, row after row (the paper's section 6.1). Subclasses make these modules.
+    the matrix diag(z)·z_c, row after row (the paper's section 6.1), or, with `component_bias`, diag(z)·(z_c, 1), of
+    `width` columns. Subclasses make these modules.
     """
 
     discrete: nn.Module
@@ -107,16 +117,17 @@ class GaussianMixtureNetworks(nn.Module):
     component: SeedMLP
     likelihood = "bernoulli"
 
-    def __init__(self, k: int, gaussian: int, dropout: float) -> None:
+    def __init__(self, k: int, gaussian: int, dropout: float, component_bias: bool = False) -> None:
         super().__init__()
         self.n, self.k, self.gaussian, self.dropout = 1, k, gaussian, dropout
+        self.width = gaussian + component_bias
 
     def features(self, images: Float[Tensor, "seeds batch pixels"]) -> Float[Tensor, "seeds batch features"]:
         """What both heads see of the images, whose values are in [0, 1]."""
         raise NotImplementedError
 
     def decoder_first(self) -> SeedLinear:
-        """The decoder's first layer, on k·c inputs."""
+        """The decoder's first layer, on k·`width` inputs."""
         raise NotImplementedError
 
     def decoder_rest(self, values: Float[Tensor, "seeds rows units"]) -> Float[Tensor, "seeds rows pixels"]:
@@ -152,17 +163,23 @@ class GaussianMixtureNetworks(nn.Module):
         mean, log_variance = values.unflatten(1, rows.shape[1:3]).chunk(2, -1)
         return self.discrete(common).unsqueeze(-2), mean, log_variance
 
+    def decoder_rows(self, gaussian: Float[Tensor, "seeds rows k c"]) -> Float[Tensor, "seeds rows k width"]:
+        """What the decoder sees of each component, if it is the chosen one."""
+        return gaussian if self.width == self.gaussian else F.pad(gaussian, (0, 1), value=1.0)
+
     def decode(
         self, codes: Float[Tensor, "seeds rows 1 k"], gaussian: Float[Tensor, "seeds rows k c"]
     ) -> Float[Tensor, "seeds rows pixels"]:
-        """Decoder outputs of diag(z)·z_c."""
-        return self.decoder_rest(self.decoder_first()((codes.movedim(-1, -2) * gaussian).flatten(-2)))
+        """Decoder outputs of the rows of all components, each times its number of the codes."""
+        return self.decoder_rest(
+            self.decoder_first()((codes.movedim(-1, -2) * self.decoder_rows(gaussian)).flatten(-2))
+        )
 
     def decode_components(self, gaussian: Float[Tensor, "seeds batch k c"]) -> Float[Tensor, "seeds k batch pixels"]:
-        """Decoder outputs of every component: its first layer sees one block of k·c inputs, the rest is dense."""
-        first, (seeds, _, k, c) = self.decoder_first(), gaussian.shape
-        blocks = first.weight.unflatten(1, (k, c)).flatten(0, 1)
-        values = first.product(gaussian.movedim(2, 1).flatten(0, 1), blocks).unflatten(0, (seeds, k))
+        """Decoder outputs of every component: its first layer sees one block of inputs, the rest is dense."""
+        first, (seeds, _, k, _) = self.decoder_first(), gaussian.shape
+        blocks = first.weight.unflatten(1, (k, self.width)).flatten(0, 1)
+        values = first.product(self.decoder_rows(gaussian).movedim(2, 1).flatten(0, 1), blocks).unflatten(0, (seeds, k))
         return self.decoder_rest((values + first.bias.unsqueeze(1)).flatten(1, 2)).unflatten(1, (k, -1))
 
 
@@ -170,7 +187,7 @@ class MixtureNetworks(GaussianMixtureNetworks):
     """Fully connected encoder and decoder of the mixture of k Gaussians of dimension c (the paper's section 6.1).
 
     A trunk pixels-`hidden` feeds the discrete head (`discrete_hidden`, then k logits) and the continuous head: rows of
-    `row` numbers, and the shared network `component_hidden`, then 2c. The decoder is k·c-`decoder_hidden`-pixels.
+    `row` numbers, and the shared network `component_hidden`, then 2c. The decoder is k·`width`-`decoder_hidden`-pixels.
     `negative_slope` is that of leaky_relu in trunk and discrete head, `component_negative_slope` in the shared network.
     """
 
@@ -190,15 +207,16 @@ class MixtureNetworks(GaussianMixtureNetworks):
         seeds: Sequence[int],
         negative_slope: float = NEGATIVE_SLOPE,
         component_negative_slope: float = NEGATIVE_SLOPE,
+        component_bias: bool = False,
     ) -> None:
-        super().__init__(k, gaussian, dropout)
+        super().__init__(k, gaussian, dropout, component_bias)
         generators = [generator_for(seed, 0, "weights") for seed in seeds]
         self.trunk = SeedMLP([pixels, *hidden], generators, activation, negative_slope)
         self.discrete = SeedMLP([hidden[-1], *discrete_hidden, k], generators, activation, negative_slope)
         self.rows = SeedLinear(hidden[-1], row * k, generators)
         component = [row, *component_hidden, 2 * gaussian]
         self.component = SeedMLP(component, generators, activation, component_negative_slope)
-        self.decoder = SeedMLP([k * gaussian, *decoder_hidden, pixels], generators, decoder_activation)
+        self.decoder = SeedMLP([k * self.width, *decoder_hidden, pixels], generators, decoder_activation)
 
     def features(self, images: Float[Tensor, "seeds batch pixels"]) -> Float[Tensor, "seeds batch features"]:
         return self.trunk(images)

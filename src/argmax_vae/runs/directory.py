@@ -36,6 +36,7 @@ NOT_IDENTITY = ("runtime", "tracker", "paths", "table", "protocol", "chosen", "l
 LATER_KEYS: dict[str, Any] = {
     "model.prior": "uniform",
     "model.gaussian_noise": "shared",
+    "model.component_bias": False,
     "model.negative_slope": 0.01,
     "model.component_negative_slope": 0.01,
     "supervision.sampling": "with_replacement",

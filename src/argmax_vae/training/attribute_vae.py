@@ -35,6 +35,7 @@ class AttributeVAE(MixtureVAE):
             m.dropout,
             m.likelihood,
             self.seeds,
+            m.component_bias,
         )
 
     def number_of_classes(self, dataset: Dataset) -> int:

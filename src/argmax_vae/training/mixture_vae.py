@@ -106,6 +106,7 @@ class MixtureVAE(DiscreteVAE):
             self.seeds,
             m.negative_slope,
             m.component_negative_slope,
+            m.component_bias,
         )
 
     def number_of_classes(self, dataset: Dataset) -> int:
