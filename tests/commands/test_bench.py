@@ -67,6 +67,9 @@ def test_other_models(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ("exact" in set(frame["estimator"])) == (model != "deep")
     fast = frame[(frame["estimator"] == "direct") & (frame["path"] == "fast")]
     assert fast["ratio_to_dense"].isna().item() == (model != "deep")
+    assert bench.summary(frame).startswith(
+        "deep 20x3" if model == "deep" else "no ratio to dense: it is that of direct,"
+    )
     assert {getattr(module, "phase", "") for module in built} == ({""} if model == "deep" else {"both"})
 
 

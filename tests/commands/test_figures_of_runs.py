@@ -10,12 +10,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from argmax_vae.cli import main
-from argmax_vae.commands import classes, faces
+from argmax_vae.commands import classes, faces, judge
 from argmax_vae.config import compose, schema
 from argmax_vae.data.celeba import ATTRIBUTES
 from argmax_vae.data.images import Dataset, Images
 from argmax_vae.runs.directory import RunDirectory
 from argmax_vae.training import fit
+from argmax_vae.training.samples import class_conditional
 from helpers import TINY, train
 
 
@@ -61,22 +62,23 @@ def test_figure4_scores_every_seed_and_attribute(
     assert [tuple(row) for row in frame[["seed", "attribute"]].to_numpy()] == [
         (seed, name) for seed in (0, 1) for name in ATTRIBUTES
     ]
-    assert frame["generated_with_attribute"].between(0, 1).all()
+    for column in ("generated", "centred", "reconstructed", "component"):
+        assert frame[f"{column}_with_attribute"].between(0, 1).all()
     assert (frame["classifier_on_real"] > 0.9).all()
     assert (frame["more_frequent_value"] == 0.5).all(), "every combination equally often"
     final = pd.read_csv(celeba_run.path / "seeds.csv")
     assert frame["test_accuracy"].tolist() == [
         final[f"test_accuracy_{name}"][seed] for seed in (0, 1) for name in ATTRIBUTES
     ]
-    assert "| direct | 16 | 2 | Eyeglasses |" in (tmp_path / "out" / "figure4.md").read_text()
-    assert "| direct | 16 | 2 | Male |" in capsys.readouterr().out
+    assert "| direct | 16 | balanced | 3 | no | 2 | Eyeglasses |" in (tmp_path / "out" / "figure4.md").read_text()
+    assert "| direct | 16 | balanced | 3 | no | 2 | Male |" in capsys.readouterr().out
     assert main(["report", "figure4", "--check", "--results", str(tmp_path / "out")]) == 0
     with Image.open(tmp_path / "out" / "figure4.png") as one, Image.open(tmp_path / "out" / "figure8.png") as more:
         assert 2.5 < more.size[1] / more.size[0] < 4
         alone = one.size
     other = train_faces(tmp_path, "supervision.labelled_weight=3")
     assert report("figure4", other, celeba_run, results=tmp_path / "out", more=small) == 0
-    rows = (tmp_path / "out" / "figure4.md").read_text().count("| direct | 16 | 2 | Eyeglasses |")
+    rows = (tmp_path / "out" / "figure4.md").read_text().count("| direct | 16 | balanced | 3 | no | 2 | Eyeglasses |")
     assert rows == 2, "runs of another configuration are averaged"
     with Image.open(tmp_path / "out" / "figure4.png") as two:
         assert two.size == (2 * alone[0], alone[1])
@@ -84,7 +86,7 @@ def test_figure4_scores_every_seed_and_attribute(
 
 def test_knowing_nothing_gets_the_more_frequent_value_right() -> None:
     split = Images(torch.zeros(4, 1, dtype=torch.uint8), torch.tensor([0b000, 0b001, 0b001, 0b011]))
-    assert faces.most_frequent(split, 3) == [1.0, 0.75, 0.75]
+    assert judge.most_frequent(split, 3) == [1.0, 0.75, 0.75]
 
 
 def test_columns_of_figure4_name_the_attributes_that_are_set() -> None:
@@ -107,13 +109,66 @@ def test_generated_images_are_judged_by_what_was_asked_for(
     ((_, module, dataset),) = faces.load([celeba_run.path])
     assert dataset.test.labels is not None
     means = torch.stack([dataset.test.pixels[dataset.test.labels == value].float().mean(0) for value in range(8)]) / 255
-    assert faces.accuracy(Colours(), dataset.test, dataset.shape) == [1.0, 1.0, 1.0]
+    assert judge.accuracy(Colours(), dataset.test, dataset.shape) == [1.0, 1.0, 1.0]
     wrong = means.clone()
     wrong[:4] = means[4:]
     for images, expected in ((means, [1.0, 1.0, 1.0]), (wrong, [0.5, 1.0, 1.0])):
-        monkeypatch.setattr(faces, "class_conditional", lambda *arguments, images=images: images.expand(5, -1, -1))
-        rows = faces.scores(celeba_run.path, Colours(), module, [1.0] * 3, 5)
+        monkeypatch.setattr(judge, "class_conditional", lambda *arguments, images=images: images.expand(5, -1, -1))
+        rows = faces.scores(celeba_run.path, Colours(), module, dataset, [1.0] * 3, 5)
         assert [row["generated_with_attribute"] for row in rows] == expected * 2
+
+
+def test_reconstructions_are_judged_by_what_the_images_have(
+    celeba_run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against every image decoded alone, and judged: a decoder that lights up the colours of the combination."""
+    ((_, module, dataset),) = faces.load([celeba_run.path])
+    labels, networks = dataset.test.labels, judge.best_networks(module)
+    assert labels is not None
+    encodings = judge.encoded(module, 1, dataset.test.pixels)
+    found = judge.reconstructed(module, 1, labels, encodings)
+    for index in (0, 5, 79):
+        pixels = (dataset.test.pixels[index] / 255).expand(2, 1, -1)
+        logits, mean, _ = networks.encode(pixels)
+        assert encodings.component[index] == logits[1, 0, 0].argmax()
+        code = torch.eye(8)[labels[index]].expand(2, 1, 1, 8)
+        alone = (networks.decode(code, mean)[1, 0].tanh() + 1) / 2
+        torch.testing.assert_close(found[index].flatten(), alone)
+
+    def colours(codes: Tensor, gaussian: Tensor) -> Tensor:
+        bright = torch.stack([codes[..., 0, :] @ judge.bits(torch.arange(8), 3)[:, c] for c in range(3)], -1)
+        return (2 * bright - 1).unsqueeze(-1).expand(*bright.shape, 256).flatten(-2)
+
+    monkeypatch.setattr(networks, "decode", colours)
+    shares = judge.judgements(Colours(), module, dataset, 1, 3)
+    for column in ("generated", "centred", "reconstructed"):
+        assert [share[f"{column}_with_attribute"] for share in shares] == [1.0] * 3
+
+
+def test_images_of_a_component_are_counted_once_for_each_component() -> None:
+    """Three images of component 1, two with its second attribute; one of component 2, with both as it has them."""
+    labels, component = torch.tensor([0b01, 0b01, 0b10, 0b10]), torch.tensor([1, 1, 1, 2])
+    assert judge.component_shares(labels, component, 4) == pytest.approx([(2 / 3 + 1) / 2, (2 / 3 + 1) / 2])
+
+
+def test_centres_are_the_means_of_the_images_of_each_component(generator: torch.Generator) -> None:
+    mean = torch.randn(4, 3, 2, generator=generator)
+    centres = judge.component_centres(judge.Encoded(torch.tensor([2, 0, 2, 2]), mean))
+    torch.testing.assert_close(centres[0], mean[1, 0])
+    torch.testing.assert_close(centres[1], torch.zeros(2))
+    torch.testing.assert_close(centres[2], mean[[0, 2, 3], 2].mean(0))
+
+
+def test_codes_around_centres_are_those_of_the_prior_moved(celeba_run: RunDirectory) -> None:
+    """Far centres: what the decoder gives for the centres themselves, to the size of the codes."""
+    ((_, module, _),) = faces.load([celeba_run.path])
+    networks = judge.best_networks(module)
+    centres = 1e6 * torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+    images = class_conditional(networks, 0, 0, 2, centres)
+    outputs = networks.decode(torch.eye(8).unsqueeze(1).expand(2, 8, 1, 8), centres.expand(2, 8, 8, 3))[0]
+    torch.testing.assert_close(images, ((outputs.tanh() + 1) / 2).expand(2, -1, -1), rtol=0, atol=0.02)
+    plain = class_conditional(networks, 0, 0, 2)
+    assert torch.equal(plain, class_conditional(networks, 0, 0, 2, torch.zeros(8, 3)))
 
 
 def test_faces_that_cannot_be_compared_are_one_clear_line(

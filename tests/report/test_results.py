@@ -236,6 +236,40 @@ def test_chosen_weights_of_attributes_have_the_best_validation_accuracy_of_their
     assert float(best["labelled_weight"]) == config.supervision.labelled_weight
 
 
+def test_the_weight_of_labels_with_a_component_bias_has_the_best_validation_accuracy_of_its_search() -> None:
+    """The best of 10, 100, 1,000 and 10,000 lies inside the grid, and is that of the cells."""
+    runs = records.read(RESULTS / "runs.csv", "")
+    runs = runs[runs["table"] == "figure4_component_bias_search"].astype({"validation_accuracy": float})
+    assert sorted(runs["labelled_weight"].astype(float)) == [10, 100, 1000, 10_000]
+    best = float(runs.loc[runs["validation_accuracy"].idxmax(), "labelled_weight"])
+    weights = {cell.config.supervision.labelled_weight for cell in cells("figure4_component_bias", [])}
+    assert weights == {best} == {1000}
+
+
+def test_what_readme_says_of_generated_faces() -> None:
+    """A component's mean has what its faces share, a bias mends it, and labels in their shares find glasses."""
+    frame = pd.read_csv(RESULTS / "figure4.csv")
+    frame = frame[frame["estimator"] == "gumbel_softmax"]
+    cells = frame.set_index(["labels", "gaussian", "component_bias", "attribute"]).sort_index()
+    few = cells.loc[800, 32, False]
+    for column, smiles in (("generated", 0.62), ("centred", 0.92)):
+        assert few.loc["Smiling", f"{column}_with_attribute"] == pytest.approx(smiles, abs=0.006)
+    assert (cells["reconstructed_with_attribute"] > 0.94).all()
+    shown = cells["generated_with_attribute"].round(2)
+    for gaussian, attribute, without, with_bias in (
+        *((32, "Smiling", 0.62, 0.80), (32, "Male", 0.61, 0.75)),
+        *((8, "Smiling", 0.80, 0.95), (8, "Male", 0.64, 0.79)),
+    ):
+        assert shown.loc[4000, gaussian, False, attribute] == without
+        assert shown.loc[4000, gaussian, True, attribute] == with_bias
+    bounds = cells.xs("Male", level="attribute")["test_bound"]
+    assert (bounds.loc[4000, 8] - bounds.loc[4000, 32] > 180).all()
+    assert bounds.loc[4000, 32, False] > bounds.loc[800, 32, False] + 100
+    glasses = cells.xs("Eyeglasses", level="attribute")
+    assert glasses.loc[800, "test_accuracy"].item() < glasses["more_frequent_value"].iloc[0]
+    assert (glasses.loc[4000, "test_accuracy"] > glasses["more_frequent_value"].iloc[0]).all()
+
+
 def test_every_run_of_record_has_its_origin() -> None:
     runs = records.read(RESULTS / "runs.csv", "")
     for column in ("run", "config_hash", "commit", "device", "torch", "epochs", "seconds"):

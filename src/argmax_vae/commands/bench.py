@@ -245,7 +245,7 @@ def summary(frame: pd.DataFrame) -> str:
     """The ratios that matter, a line per size and number of seeds."""
     fast = frame[(frame["path"] == "fast") & frame["ratio_to_dense"].notna()]
     if fast.empty:
-        return "no ratio: direct was not measured"
+        return f"no ratio to dense: it is that of direct, with --model {' or '.join(WITH_DENSE)}"
     lines = [
         f"{row.model} {row.latents:6} direct, {row.seeds:2} seeds: fast is {row.ratio_to_dense:.1f} times dense; "
         f"{row.per_seed_gain:.2f} times the seed-steps per second of the fewest seeds"

@@ -10,22 +10,20 @@ intervals), figure4.png (the first seed of every run: a code in each row, a comb
 import itertools
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F  # noqa: N812
-from jaxtyping import Float, Int64, UInt8
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import nn
 
+from argmax_vae.commands import judge
 from argmax_vae.commands.evaluate import load_best
 from argmax_vae.config.stored import config_of_dict
-from argmax_vae.data.images import Dataset, Images
+from argmax_vae.data.images import Dataset
 from argmax_vae.errors import UsageError, require_count
 from argmax_vae.files import require_writable, write_atomic, write_csv
-from argmax_vae.models.mixture import GaussianMixtureNetworks
 from argmax_vae.report import faces as report
 from argmax_vae.report.style import style
 from argmax_vae.runs.directory import RunDirectory
@@ -34,68 +32,13 @@ from argmax_vae.training.attribute_vae import AttributeVAE
 from argmax_vae.training.build import build
 from argmax_vae.training.samples import class_conditional, grid
 
-BATCH = 100
 ROWS = {"figure4": 8, "figure8": 24}
 """The codes, one a row, of the paper's figures."""
 
 
-def bits(labels: Int64[Tensor, "images"], attributes: int) -> Float[Tensor, "images attributes"]:
-    """The attributes of combinations, the first being the highest bit."""
-    shifts = torch.arange(attributes - 1, -1, -1)
-    return (labels.unsqueeze(-1) >> shifts & 1).float()
-
-
-def scaled(pixels: UInt8[Tensor, "images pixels"], shape: tuple[int, int, int]) -> Float[Tensor, "images c h w"]:
-    return pixels.float().div(255).unflatten(-1, shape)
-
-
-def classifier(dataset: Dataset, attributes: int, epochs: int) -> nn.Module:
-    """A convolutional classifier of every attribute, trained on the real training images."""
-    torch.manual_seed(0)
-    channels, height, width = dataset.shape
-    network = nn.Sequential(
-        *(nn.Conv2d(channels, 16, 4, 2, 1), nn.ReLU()),
-        *(nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU()),
-        *(nn.Conv2d(32, 64, 4, 2, 1), nn.ReLU()),
-        nn.Flatten(),
-        nn.Linear(64 * (height // 8) * (width // 8), attributes),
-    )
-    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
-    assert dataset.train.labels is not None
-    for epoch in range(epochs):
-        for chosen in torch.randperm(len(dataset.train.pixels)).split(BATCH):
-            outputs = network(scaled(dataset.train.pixels[chosen], dataset.shape))
-            loss = F.binary_cross_entropy_with_logits(outputs, bits(dataset.train.labels[chosen], attributes))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        print(f"classifier: epoch {epoch + 1}/{epochs}, {accuracy(network, dataset.validation, dataset.shape)}")
-    return network.eval()
-
-
-@torch.no_grad()
-def found(network: nn.Module, images: Float[Tensor, "images c h w"]) -> Float[Tensor, "images attributes"]:
-    """Which attributes the classifier finds."""
-    return torch.cat([(network(part) > 0).float() for part in images.split(BATCH)])
-
-
-def accuracy(network: nn.Module, split: Images, shape: tuple[int, int, int]) -> list[float]:
-    """The share of real images with each attribute right."""
-    assert split.labels is not None
-    guesses = found(network, scaled(split.pixels, shape))
-    shares: list[float] = (guesses == bits(split.labels, guesses.shape[1])).float().mean(0).tolist()
-    return shares
-
-
-def most_frequent(split: Images, attributes: int) -> list[float]:
-    """The share of images that have the more frequent value of each attribute: what knowing nothing would get right."""
-    assert split.labels is not None
-    shares = bits(split.labels, attributes).mean(0)
-    larger: list[float] = torch.maximum(shares, 1 - shares).tolist()
-    return larger
-
-
-def scores(path: Path, network: nn.Module, module: AttributeVAE, real: list[float], codes: int) -> list[dict[str, Any]]:
+def scores(
+    path: Path, network: nn.Module, module: AttributeVAE, dataset: Dataset, real: list[float], codes: int
+) -> list[dict[str, Any]]:
     """Rows for every finished seed and attribute of a run."""
     run, names = RunDirectory(path), module.attributes
     seeds = run.seeds()
@@ -105,22 +48,22 @@ def scores(path: Path, network: nn.Module, module: AttributeVAE, real: list[floa
     for position, seed in enumerate(module.seeds):
         if seed not in finished:
             continue
-        with torch.no_grad():
-            images = class_conditional(cast(GaussianMixtureNetworks, module.best), seed, position, codes)
-        asked = bits(torch.arange(module.mixture.k).repeat(codes), len(names))
-        agreement = (found(network, images.flatten(0, 1).unflatten(-1, module.best.shape)) == asked).float().mean(0)
         final = seeds[seeds["seed"] == seed].iloc[0]
-        for index, name in enumerate(names):
+        judgements = judge.judgements(network, module, dataset, position, codes)
+        for name, on_real, shares in zip(names, real, judgements, strict=True):
             rows.append(
                 {
                     "run": run.path.name,
                     "estimator": config_dict["estimator"]["name"],
                     "labels": config_dict["supervision"]["labels"],
+                    "labelled_classes": module.supervision.labelled_classes,
+                    "gaussian": module.mixture.gaussian,
+                    "component_bias": module.mixture.component_bias,
                     "epochs": final["epochs"],
                     "seed": seed,
                     "attribute": name,
-                    "generated_with_attribute": float(agreement[index]),
-                    "classifier_on_real": real[index],
+                    **shares,
+                    "classifier_on_real": on_real,
                     "test_accuracy": final[f"test_accuracy_{name}"],
                     "test_bound": final["test_bound"],
                     "images_per_second": final["steps_per_second"]
@@ -136,13 +79,16 @@ def scores(path: Path, network: nn.Module, module: AttributeVAE, real: list[floa
 @torch.no_grad()
 def faces(module: AttributeVAE, dataset: Dataset, codes: int) -> np.ndarray:
     """Generated faces of a run's first seed in one picture: a code in each row, all combinations."""
-    return grid(class_conditional(cast(GaussianMixtureNetworks, module.best), module.seeds[0], 0, codes), dataset.shape)
+    return grid(class_conditional(judge.best_networks(module), module.seeds[0], 0, codes), dataset.shape)
 
 
-def title(path: Path) -> str:
+def title(module: AttributeVAE) -> str:
     """What a run is called above its faces."""
-    config_dict = RunDirectory(path).config()
-    return f"{style(config_dict['estimator']['name']).label}, {config_dict['supervision']['labels']} labels"
+    labels = f"{module.supervision.labels:,} labels"
+    if module.supervision.labelled_classes != "balanced":
+        labels += f", {module.supervision.labelled_classes}"
+    networks = f"c = {module.mixture.gaussian}" + (", component bias" if module.mixture.component_bias else "")
+    return "\n".join([style(module.estimator.config.name).label, labels, networks])
 
 
 def draw(grids: list[tuple[str, np.ndarray]], attributes: list[str]) -> Figure:
@@ -205,12 +151,14 @@ def write_faces(runs: list[Path], results: Path, codes: int = 256, classifier_ep
     require_writable(results)
     loaded = load(runs)
     _, first, dataset = loaded[0]
-    network = classifier(dataset, len(first.attributes), classifier_epochs)
-    real = accuracy(network, dataset.test, dataset.shape)
-    frame = pd.DataFrame([row for path, module, _ in loaded for row in scores(path, network, module, real, codes)])
-    shares = dict(zip(first.attributes, most_frequent(dataset.test, len(first.attributes)), strict=True))
+    network = judge.classifier(dataset, len(first.attributes), classifier_epochs)
+    real = judge.accuracy(network, dataset.test, dataset.shape)
+    frame = pd.DataFrame(
+        [row for path, module, _ in loaded for row in scores(path, network, module, dataset, real, codes)]
+    )
+    shares = dict(zip(first.attributes, judge.most_frequent(dataset.test, len(first.attributes)), strict=True))
     frame.insert(list(frame).index("classifier_on_real") + 1, "more_frequent_value", frame["attribute"].map(shares))
-    grids = [(title(path), faces(module, dataset, ROWS["figure4"])) for path, module, _ in loaded]
+    grids = [(title(module), faces(module, dataset, ROWS["figure4"])) for _, module, _ in loaded]
     more = [(grids[0][0], faces(first, dataset, ROWS["figure8"]))]
     written = [results / name for name in ("figure4.csv", "figure4.png", "figure8.png")]
     write_csv(written[0], frame)

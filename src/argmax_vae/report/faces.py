@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from argmax_vae.errors import UsageError
@@ -20,9 +22,30 @@ from argmax_vae.statistics import mean_interval
 FIGURE = "figure4"
 COMMAND = "argmax-vae report figure4 --from RUN"
 COLUMNS = (
-    *("run", "estimator", "labels", "epochs", "seed", "attribute", "generated_with_attribute", "classifier_on_real"),
-    *("more_frequent_value", "test_accuracy", "test_bound", "images_per_second", "device", "commit"),
+    *("run", "estimator", "labels", "labelled_classes", "gaussian", "component_bias", "epochs", "seed", "attribute"),
+    *("generated_with_attribute", "centred_with_attribute", "reconstructed_with_attribute", "component_with_attribute"),
+    *("classifier_on_real", "more_frequent_value", "test_accuracy", "test_bound", "images_per_second"),
+    *("device", "commit"),
 )
+CHOICES = {
+    "estimator": "estimator",
+    "labels": "labels",
+    "labelled_classes": "labelled classes",
+    "gaussian": "c",
+    "component_bias": "component bias",
+    "epochs": "epochs",
+    "attribute": "attribute",
+}
+"""What tells rows apart, with the heads of the table."""
+MEANS = {
+    "generated_with_attribute": ("shown when asked for", 3),
+    "centred_with_attribute": ("around the component's mean", 3),
+    "reconstructed_with_attribute": ("in reconstructions", 3),
+    "component_with_attribute": ("in the component's images", 3),
+    "test_accuracy": ("accuracy on test", 3),
+    "test_bound": ("test bound", 1),
+}
+"""What is averaged over seeds, with the heads of the table and the digits."""
 
 
 def load(name: str, results: Path) -> pd.DataFrame:
@@ -52,22 +75,21 @@ def check(name: str, results: Path) -> list[str]:
     return changed_lines(results / f"{name}.md", rendered(name, results, "md"))
 
 
+def _word(value: Any) -> str:
+    return ("no", "yes")[int(value)] if isinstance(value, bool | np.bool_) else str(value)
+
+
 def render(frame: pd.DataFrame) -> str:
     """Means over seeds, with the half width of the 95 % interval, as Markdown."""
-    columns = {"generated_with_attribute": 3, "test_accuracy": 3, "test_bound": 1}
-    heads = ["estimator", "labels", "epochs", "attribute", "shown when asked for", "accuracy on test", "test bound"]
-    heads += ["images/s", "seeds"]
+    heads = [*CHOICES.values(), *(head for head, _ in MEANS.values()), "images/s", "seeds"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    groups = frame.groupby(["run", "estimator", "labels", "epochs", "attribute"], sort=False)
-    for key, cell in groups:
-        _, estimator, labels, epochs, attribute = map(str, key)
-        values = []
-        for column, digits in columns.items():
+    for (_, estimator, *choices), cell in frame.groupby(["run", *CHOICES], sort=False):
+        cells = [style(str(estimator)).label, *map(_word, choices)]
+        for column, (_, digits) in MEANS.items():
             interval = mean_interval(cell[column])
             half = f" ± {interval.half_width:.{digits}f}" if len(cell) > 1 else ""
-            values.append(f"{interval.mean:.{digits}f}{half}")
-        speed = f"{cell['images_per_second'].mean():.0f}"
-        cells = [style(estimator).label, labels, epochs, attribute, *values, speed, str(len(cell))]
+            cells.append(f"{interval.mean:.{digits}f}{half}")
+        cells += [f"{cell['images_per_second'].mean():.0f}", str(len(cell))]
         lines.append("| " + " | ".join(map(markdown, cells)) + " |")
     real = frame.groupby("attribute", sort=False)["classifier_on_real"].first()
     known = ", ".join(f"{name} {share:.3f}" for name, share in real.items())
@@ -82,10 +104,17 @@ def render(frame: pd.DataFrame) -> str:
             "",
             *lines,
             "",
-            "Shown when asked for: how often a classifier that was trained on real images finds, in generated ones, "
-            "the attribute that was set, or does not find the one that was not (0.5: as often as by chance); ± is the "
-            f"half width of the 95 % interval over seeds. Its accuracy on real test images: {known}; of always "
-            f"saying the more frequent value: {always}. Labelled images have every combination equally often. "
+            "Shown when asked for: how often a classifier that was trained on real images finds, in images generated "
+            "from Gaussian codes of N(0, 1), the attribute that was set, or does not find the one that was not (0.5: "
+            "as often as by chance); ± is the half width of the 95 % interval over seeds. The next three columns tell "
+            "what stops it. Around the component's mean: the same with the codes moved to the mean of the Gaussians of "
+            "the training images that the arg max gives to the component. In reconstructions: of test images, decoded "
+            "from their own combination. In the component's images: of the test images that the arg max gives to a "
+            "component, how many have its attribute; generated images that were like them would show it as often. The "
+            f"classifier's accuracy on real test images: {known}; of always saying the more frequent value: {always}. "
+            "Labels are of all combinations equally often (balanced) or as often as these are (stratified); c is the "
+            "dimension of the Gaussians; with component bias the decoder has a bias for each component, which the "
+            "paper's has not. "
             "Accuracy and bound are those of the networks with the best validation bound. Test bound: squared error of "
             "pixels scaled to [−1, 1] plus KL in nats per image. images/s: of training, with whatever ran beside it. "
             f"Origin: {origin}.",

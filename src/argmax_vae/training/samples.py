@@ -40,13 +40,21 @@ def spread(module: DiscreteVAE, number: int) -> Float[Tensor, "number pixels"]:
 
 
 def class_conditional(
-    networks: GaussianMixtureNetworks, seed: int, position: int, rows: int
+    networks: GaussianMixtureNetworks,
+    seed: int,
+    position: int,
+    rows: int,
+    centres: Float[Tensor, "k c"] | None = None,
 ) -> Float[Tensor, "rows k pixels"]:
-    """Mean images of every component (columns) with the same Gaussian codes (rows), by the networks at a position."""
+    """Mean images of every component (columns) with the same Gaussian codes (rows), by the networks at a position.
+
+    The codes are from N(0, 1), or from it around the `centres` of the components.
+    """
     k, c, seeds = networks.k, networks.gaussian, networks.rows.weight.shape[0]
     device = networks.rows.weight.device
     uniform = PlainNoise(generator_for(seed, 0, "report")).uniform((rows, 1, 1, c))
-    gaussian = normal_from_uniform(uniform).to(device).expand(rows, k, k, c).flatten(0, 1)
+    gaussian = normal_from_uniform(uniform).to(device).expand(rows, k, k, c)
+    gaussian = (gaussian if centres is None else gaussian + centres).flatten(0, 1)
     codes = torch.eye(k, device=device).expand(rows, k, k).flatten(0, 1).unsqueeze(-2)
     outputs = networks.decode(codes.expand(seeds, *codes.shape), gaussian.expand(seeds, *gaussian.shape))
     return LIKELIHOODS[networks.likelihood].mean(outputs[position]).unflatten(0, (rows, k))
