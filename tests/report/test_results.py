@@ -249,6 +249,13 @@ def test_the_weight_of_labels_with_a_component_bias_has_the_best_validation_accu
 def test_what_readme_says_of_generated_faces() -> None:
     """A component's mean has what its faces share, a bias mends it, and labels in their shares find glasses."""
     frame = pd.read_csv(RESULTS / "figure4.csv")
+    alike = frame[(frame["gaussian"] == 8) & frame["component_bias"]].pivot(index="attribute", columns="estimator")
+    shown = alike["generated_with_attribute"].round(2)
+    assert list(shown) == ["direct", "exact", "gumbel_softmax"]
+    for attribute, low, high in (("Smiling", 0.95, 0.96), ("Male", 0.78, 0.80), ("Eyeglasses", 0.62, 0.65)):
+        assert (shown.loc[attribute].min(), shown.loc[attribute].max()) == (low, high)
+    assert list(alike["test_bound"].loc["Male"].sort_values().index) == ["exact", "gumbel_softmax", "direct"]
+    assert (alike["test_accuracy"]["direct"] == alike["test_accuracy"].max(axis=1)).all()
     frame = frame[frame["estimator"] == "gumbel_softmax"]
     cells = frame.set_index(["labels", "gaussian", "component_bias", "attribute"]).sort_index()
     few = cells.loc[800, 32, False]
