@@ -34,6 +34,8 @@ from argmax_vae.training.samples import class_conditional, grid
 
 ROWS = {"figure4": 8, "figure8": 24}
 """The codes, one a row, of the paper's figures."""
+PANELS = 4
+"""How many runs stand beside each other, at most."""
 
 
 def scores(
@@ -92,16 +94,20 @@ def title(module: AttributeVAE) -> str:
 
 
 def draw(grids: list[tuple[str, np.ndarray]], attributes: list[str]) -> Figure:
-    """One panel for each run, titles and grids, with the attributes that are set below the columns."""
+    """A panel for each run, titles and grids, at most PANELS in a row, with the attributes that are set below."""
     combinations = [
         "\n".join(name for name, there in zip(attributes, row, strict=True) if there) or "none"
         for row in itertools.product((False, True), repeat=len(attributes))
     ]
+    columns = min(len(grids), PANELS)
+    rows = -(-len(grids) // columns)
     width = 0.45 * len(combinations)
-    height = width * grids[0][1].shape[0] / grids[0][1].shape[1] + 1.0
-    figure = Figure(figsize=(width * len(grids), height), layout="constrained", dpi=150)
-    panels = figure.subplots(1, len(grids), squeeze=False)[0]
-    for axes, (above, picture) in zip(panels, grids, strict=True):
+    height = width * grids[0][1].shape[0] / grids[0][1].shape[1] + 1.8
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained", dpi=150)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels[len(grids) :]:
+        axes.set_axis_off()
+    for axes, (above, picture) in zip(panels, grids, strict=False):
         axes.imshow(picture, interpolation="nearest")
         axes.set_title(above)
         step = picture.shape[1] / len(combinations)
