@@ -36,6 +36,7 @@ TABLES = (
     *("figure3_search", "figure3_search_gumbel_softmax", "figure3", "figure3_2019"),
     *("figure6_search", "figure6_search_gumbel_softmax", "figure6", "figure6_others", "figure6_gradients"),
     *("figure4_search", "figure4_search_gumbel_softmax", "figure4"),
+    *("figure4_component_bias_search", "figure4_component_bias"),
     *("benchmark_search", "benchmark_search_two_layers", "benchmark_search_epsilon", "benchmark_search_temperature"),
     *("benchmark", "benchmark_two_layers", "benchmark_grey"),
 )
