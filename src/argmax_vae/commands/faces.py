@@ -107,7 +107,7 @@ def draw(grids: list[tuple[str, np.ndarray]], attributes: list[str]) -> Figure:
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in panels[len(grids) :]:
         axes.set_axis_off()
-    for axes, (above, picture) in zip(panels, grids, strict=False):
+    for axes, (above, picture) in zip(panels[: len(grids)], grids, strict=True):
         axes.imshow(picture, interpolation="nearest")
         axes.set_title(above)
         step = picture.shape[1] / len(combinations)
