@@ -112,6 +112,23 @@ def test_an_estimator_far_behind_does_not_squeeze_the_others() -> None:
     assert above == {}
 
 
+def test_an_axis_shows_the_second_half_of_all_curves_and_keeps_their_ends_apart() -> None:
+    def highest(curves: dict[str, list[float]]) -> float:
+        return figures._highest_of_interest(
+            pd.DataFrame(
+                [
+                    {"estimator": name, "epoch": 2 * place, "test_bound": bound}
+                    for name, bounds in curves.items()
+                    for place, bound in enumerate(bounds, 1)
+                ]
+            )
+        )
+
+    assert highest({"rebar": [170, 150, 130, 120], "arm": [160, 140, 125, 118]}) == 150
+    assert highest({"rebar": [170, 121, 121, 120], "arm": [160, 119, 119, 110]}) == 130
+    assert highest({"rebar": [170, 121]}) == float("inf")
+
+
 def test_digest_of_figure6_sees_epochs() -> None:
     rows = runs("figure6", [(30, 2)])
     more = rows.assign(epochs=rows["epochs"] + 1)

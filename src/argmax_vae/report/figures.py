@@ -216,8 +216,7 @@ def draw_budgets(name: str, runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.
         there = {style(estimator).family for estimator in chosen["estimator"]} or {*families, ""}
         first = next(column for column, family in enumerate(families or [""]) if family in there)
         inside, above = _without_far_ones(chosen)
-        ends = inside[inside["epoch"] == inside["epoch"].max()].groupby("estimator")["test_bound"].mean()
-        most = 2 * ends.max() - ends.min() if len(ends) > 1 else math.inf
+        most = _highest_of_interest(inside)
         for place, over in enumerate(("epoch", "evaluations")):
             for column, (axes, family) in enumerate(zip(panels[2 * number + place], families or [""], strict=True)):
                 if family not in there:
@@ -383,6 +382,16 @@ def _without_far_ones(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, float
     bounds = last.groupby("estimator")["test_bound"].mean()
     far = bounds[bounds > bounds.min() + FAR * (bounds.median() - bounds.min())]
     return rows[~rows["estimator"].isin(far.index)], {str(name): bound for name, bound in far.items()}
+
+
+def _highest_of_interest(rows: pd.DataFrame) -> float:
+    """Where an axis ends: as far above the ends of the curves as these spread, and above the second half of all."""
+    means = rows.groupby(["estimator", "epoch"])["test_bound"].mean().reset_index()
+    ends = means.loc[means["epoch"] == means["epoch"].max(), "test_bound"]
+    if len(ends) < 2:
+        return math.inf
+    half: float = means.loc[means["epoch"] >= means["epoch"].max() / 2, "test_bound"].max()
+    return max(2 * ends.max() - ends.min(), half)
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, over: str = "epoch") -> None:
