@@ -120,6 +120,7 @@ def test_tensorboard_events_hold_curves_and_pictures(tmp_path: Path) -> None:
     assert [point.value for point in found] == pytest.approx(list(expected), rel=1e-6)
     assert {"validation_bound_low", "validation_bound_high", "test_kl", "epsilon"} <= set(events.Tags()["scalars"])
     assert set(events.Tags()["images"]) == {"samples", "reconstructions"}
+    assert [picture.step for picture in events.Images("samples")] == [1, 2, 2]
     (final,) = events.Scalars("final/test_bound")
     assert final.value == pytest.approx(seeds(run)["test_bound"].mean(), rel=1e-6)
     assert "|estimator.name|direct|" in text_of(events, "config")[0]
@@ -275,7 +276,7 @@ def test_wandb_mirrors_a_run_offline(tmp_path: Path) -> None:
     assert charted(history, log) == pytest.approx(sorted(curves.groupby("epoch")["test_bound"].mean()), rel=1e-9)
     for name, shape in (("samples", (6 * 46, 6 * 91)), ("reconstructions", (6 * 19, 6 * 91))):
         assert (last[f"{name}/height"], last[f"{name}/width"]) == shape
-        assert (log.parent / "files" / last[f"{name}/path"]).is_file()
+        assert all((log.parent / "files" / line[f"{name}/path"]).is_file() for line in [*logged, last])
 
     defined = {record.metric.name: record.metric for record in records if record.WhichOneof("record_type") == "metric"}
     bound, accuracy = defined["validation_bound"], defined["validation_accuracy"]
@@ -366,7 +367,7 @@ def test_final_summary_counts_diverged_seeds_and_averages_the_others() -> None:
 class BrokenTracker:
     """Starts, then fails at everything."""
 
-    def log(self, history: object, epochs: object = ()) -> None:
+    def log(self, history: object, epochs: object = (), draw: object = None) -> None:
         raise OSError("disk full\nand more")
 
     def finish(self, rows: object, pictures: object) -> None:
@@ -411,7 +412,8 @@ def mirrored(run: RunDirectory, name: str) -> tuple[list[int], str, bool]:
     if name == "tensorboard":
         events = events_of(run)
         (outcome,) = text_of(events, "outcome")
-        return [point.step for point in events.Scalars("validation_bound")], outcome, bool(events.Tags()["images"])
+        finished = "final/test_bound" in events.Tags()["scalars"]
+        return [point.step for point in events.Scalars("validation_bound")], outcome, finished
     epochs, code, summary = wandb_of(run)
     assert trackers.EXIT_CODES[summary["outcome"]] == code
     return epochs, summary["outcome"], "final/test_bound" in summary
@@ -443,15 +445,22 @@ def test_on_every_path_the_whole_history_is_tracked_once(
     assert mirrored(joined, name) == ([1, 2, 3], "done", True)
 
 
+class Kept(trackers.GrowingTracker):
+    """Keeps what is added, and the epochs that have pictures."""
+
+    def __init__(self, config: TrackerConfig, labels: RunLabels) -> None:
+        super().__init__(config, labels)
+        self.lines: list[tuple[int, float, int]] = []
+        self.drawn: list[int] = []
+
+    def add(self, epoch: int, trained: trackers.Row, rows: Sequence[trackers.Row], pictures: Pictures | None) -> None:
+        self.lines.append((epoch, trained.get("train_bound", math.nan), len(rows)))
+        if pictures is not None:
+            self.drawn.append(epoch)
+
+
 def test_every_epoch_up_to_the_last_evaluation_is_added_once() -> None:
-    class Kept(trackers.GrowingTracker):
-        def __init__(self) -> None:
-            self.lines: list[tuple[int, float, int]] = []
-
-        def add(self, epoch: int, trained: trackers.Row, rows: Sequence[trackers.Row]) -> None:
-            self.lines.append((epoch, trained["train_bound"], len(rows)))
-
-    tracker = Kept()
+    tracker = Kept(TrackerConfig(), labels(Path()))
     epochs = [{"epoch": epoch, "train_bound": 100.0 - epoch} for epoch in range(1, 13)]
     tracker.log(ROWS, epochs[:5])
     tracker.log([*ROWS, *later(ROWS, 10)], epochs)
@@ -459,6 +468,16 @@ def test_every_epoch_up_to_the_last_evaluation_is_added_once() -> None:
     assert tracker.lines == expected
     tracker.log([*ROWS, *later(ROWS, 10)], epochs)
     assert tracker.lines == expected
+    assert tracker.drawn == []
+
+
+@pytest.mark.parametrize(("when", "drawn"), [("evaluations", [5, 15]), ("end", [])])
+def test_pictures_are_drawn_for_the_last_evaluation_where_it_is_new(when: str, drawn: list[int]) -> None:
+    tracker = Kept(TrackerConfig(pictures=when), labels(Path()))
+    tracker.log(ROWS, draw=lambda: PICTURES)
+    tracker.log(ROWS, draw=lambda: PICTURES)
+    tracker.log([*ROWS, *later(ROWS, 10), *later(ROWS, 15)], draw=lambda: PICTURES)
+    assert tracker.drawn == drawn
 
 
 def test_epochs_of_training_are_tracked_also_behind_an_interruption(

@@ -8,7 +8,7 @@ configuration.
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -30,7 +30,7 @@ NOT_AVERAGED = ("epoch", "seed")
 
 @dataclass
 class TrackerConfig:
-    """`name`: of TRACKERS; what follows concerns wandb alone.
+    """`name`: of TRACKERS; `pictures`: shown at every evaluation, or at the end alone. What follows concerns wandb.
 
     `mode`: offline or online; `per_seed`: a curve for every seed; `group`: by default the table; `tags`: beside data,
     protocol and commit; `notes`, `entity`: as wandb has them. Where one is left at its default, the environment
@@ -38,6 +38,7 @@ class TrackerConfig:
     """
 
     name: str = "csv"
+    pictures: str = "evaluations"
     project: str = "argmax-vae"
     mode: str = "offline"
     per_seed: bool = False
@@ -48,6 +49,7 @@ class TrackerConfig:
 
     def __post_init__(self) -> None:
         require_one_of("tracker.name", self.name, TRACKERS)
+        require_one_of("tracker.pictures", self.pictures, ("evaluations", "end"))
         require_one_of("tracker.mode", self.mode, ("offline", "online"))
         require_text("tracker.project", self.project)
         for name in ("entity", "group", "notes"):
@@ -77,13 +79,17 @@ class Pictures:
     reconstructions: np.ndarray
 
 
+Draw = Callable[[], Pictures]
+
+
 class Tracker(Protocol):
     """Where curves go while a run is going on."""
 
-    def log(self, history: Sequence[Row], epochs: Sequence[Row] = ()) -> None:
+    def log(self, history: Sequence[Row], epochs: Sequence[Row] = (), draw: Draw | None = None) -> None:
         """All evaluations so far, in their order: a row per seed with `epoch`, `seed` and metrics in nats.
 
         `epochs`: for every epoch of training a row with `epoch`, `train_bound`, ε or τ, and `steps_per_second`.
+        `draw` makes the pictures of the last evaluation: of the networks that are the best so far.
         """
         ...
 
@@ -147,7 +153,7 @@ class NoTracker:
     def __init__(self, config: TrackerConfig, labels: RunLabels) -> None:
         pass
 
-    def log(self, history: Sequence[Row], epochs: Sequence[Row] = ()) -> None:
+    def log(self, history: Sequence[Row], epochs: Sequence[Row] = (), draw: Draw | None = None) -> None:
         pass
 
     def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures | None) -> None:
@@ -166,28 +172,35 @@ class CsvTracker(NoTracker):
     def __init__(self, config: TrackerConfig, labels: RunLabels) -> None:
         self.path = labels.directory / "tracker.csv"
 
-    def log(self, history: Sequence[Row], epochs: Sequence[Row] = ()) -> None:
+    def log(self, history: Sequence[Row], epochs: Sequence[Row] = (), draw: Draw | None = None) -> None:
         if history:
             curves = pd.DataFrame([summarise(rows) for rows in evaluations(history)])
             write_atomic(self.path, lambda temporary: curves.to_csv(temporary, index=False))
 
 
 class GrowingTracker(NoTracker):
-    """A tracker to whose record epochs are only added, up to the last evaluation: `epoch` is the last that it has."""
+    """A tracker to whose record epochs are only added, up to the last evaluation: `epoch` is the last that it has.
+
+    Pictures are drawn for the evaluation that is shown when it is made: an earlier one has none in another process.
+    """
 
     epoch: float = 0
 
-    def log(self, history: Sequence[Row], epochs: Sequence[Row] = ()) -> None:
+    def __init__(self, config: TrackerConfig, labels: RunLabels) -> None:
+        self.draws = config.pictures == "evaluations"
+
+    def log(self, history: Sequence[Row], epochs: Sequence[Row] = (), draw: Draw | None = None) -> None:
         evaluated = {rows[0]["epoch"]: rows for rows in evaluations(history)}
         trained = {row["epoch"]: row for row in epochs}
         last = max(evaluated, default=0)
         for epoch in sorted({*evaluated, *trained}):
             if self.epoch < epoch <= last:
-                self.add(int(epoch), trained.get(epoch, {}), evaluated.get(epoch, []))
+                pictures = draw() if draw and self.draws and epoch == last else None
+                self.add(int(epoch), trained.get(epoch, {}), evaluated.get(epoch, []), pictures)
                 self.epoch = epoch
 
-    def add(self, epoch: int, trained: Row, rows: Sequence[Row]) -> None:
-        """An epoch later than all before: what training gave, and the rows of its evaluation, if there was one."""
+    def add(self, epoch: int, trained: Row, rows: Sequence[Row], pictures: Pictures | None) -> None:
+        """An epoch later than all before: what training gave, and what its evaluation gave, if it has one."""
         raise NotImplementedError
 
 
@@ -221,20 +234,25 @@ class TensorBoardTracker(GrowingTracker):
     def __init__(self, config: TrackerConfig, labels: RunLabels) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        super().__init__(config, labels)
         directory = labels.directory / "tensorboard"
         for before in directory.glob("events.out.tfevents.*"):
             before.unlink()
         self.writer = SummaryWriter(str(directory))
         self.writer.add_text("config", markdown_table([{"key": k, "value": v} for k, v in flat(labels.config)]))
 
-    def add(self, epoch: int, trained: Row, rows: Sequence[Row]) -> None:
+    def add(self, epoch: int, trained: Row, rows: Sequence[Row], pictures: Pictures | None) -> None:
         for name, value in {**trained, **summarise(rows)}.items():
             if name != "epoch":
                 self.writer.add_scalar(name, value, epoch)
+        self.show(pictures, epoch)
+
+    def show(self, pictures: Pictures | None, epoch: int) -> None:
+        for name, picture in named(pictures):
+            self.writer.add_image(name, picture, epoch, dataformats="HWC"[: picture.ndim])
 
     def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures | None) -> None:
-        for name, picture in named(pictures):
-            self.writer.add_image(name, picture, dataformats="HWC"[: picture.ndim])
+        self.show(pictures, int(self.epoch))
         self.writer.add_text("seeds", markdown_table(rows))
         for name, value in final_summary(rows).items():
             self.writer.add_scalar(f"final/{name}", value)
@@ -274,7 +292,7 @@ CHARTS = ("validation_bound", "test_bound", "validation_accuracy", "test_accurac
 
 
 class WandbTracker(GrowingTracker):
-    """One wandb run per cell: mean curves, charts and a table of the seeds, and pictures; offline by default.
+    """One wandb run per cell: mean curves, pictures, charts and a table of the seeds; offline by default.
 
     Ends of intervals are `interval/…` without charts of their own; `per_seed` adds a curve for every seed while the run
     goes on. The summary has the final numbers as `final/…`. Its steps are epochs: online a run goes on behind the last
@@ -285,6 +303,7 @@ class WandbTracker(GrowingTracker):
     def __init__(self, config: TrackerConfig, labels: RunLabels) -> None:
         import wandb
 
+        super().__init__(config, labels)
         self.per_seed, self.name = config.per_seed, labels.name
         self.wandb = wandb
         self.history: Sequence[Row] = ()
@@ -306,13 +325,20 @@ class WandbTracker(GrowingTracker):
         self.run.define_metric("test_*", step_metric="epoch", summary="none")
         self.run.define_metric("interval/*", step_metric="epoch", hidden=True)
 
-    def log(self, history: Sequence[Row], epochs: Sequence[Row] = ()) -> None:
+    def log(self, history: Sequence[Row], epochs: Sequence[Row] = (), draw: Draw | None = None) -> None:
         self.history = history
-        super().log(history, epochs)
+        super().log(history, epochs, draw)
 
-    def add(self, epoch: int, trained: Row, rows: Sequence[Row]) -> None:
+    def images(self, pictures: Pictures | None) -> dict[str, Any]:
+        """Pictures as wandb takes them."""
+        return {
+            name: self.wandb.Image((picture * 255).round().astype(np.uint8), mode="L" if picture.ndim == 2 else "RGB")
+            for name, picture in named(pictures)
+        }
+
+    def add(self, epoch: int, trained: Row, rows: Sequence[Row], pictures: Pictures | None) -> None:
         found = {f"interval/{key}" if is_end(key) else key: value for key, value in summarise(rows).items()}
-        values: dict[str, float] = {**trained, **found, "epoch": epoch}
+        values: dict[str, Any] = {**trained, **found, **self.images(pictures), "epoch": epoch}
         if self.per_seed:
             for row in rows:
                 seed = int(row["seed"])
@@ -322,10 +348,6 @@ class WandbTracker(GrowingTracker):
     def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures | None) -> None:
         columns: list[str | int] = list(rows[0])
         table = self.wandb.Table(columns=columns, data=[list(row.values()) for row in rows])
-        images = {
-            name: self.wandb.Image((picture * 255).round().astype(np.uint8), mode="L" if picture.ndim == 2 else "RGB")
-            for name, picture in named(pictures)
-        }
         charts = {
             f"seed_curves/{metric}": self.wandb.plot.line_series(
                 [x for x, _ in lines.values()], [y for _, y in lines.values()], list(lines), metric, "epoch"
@@ -333,7 +355,7 @@ class WandbTracker(GrowingTracker):
             for metric in CHARTS
             if (lines := seed_curves(self.history, metric))
         }
-        self.run.log({"seeds": table, **images, **charts})
+        self.run.log({"epoch": self.epoch, "seeds": table, **self.images(pictures), **charts})
         self.run.summary.update({f"final/{name}": value for name, value in final_summary(rows).items()})
 
     def close(self, outcome: str) -> None:
@@ -362,8 +384,8 @@ class ForgivingTracker:
             print(f"argmax-vae: tracker stopped, the run goes on without it: {reason}", file=sys.stderr)
             self.tracker = None
 
-    def log(self, history: Sequence[Row], epochs: Sequence[Row] = ()) -> None:
-        self.attempt("log", history, epochs)
+    def log(self, history: Sequence[Row], epochs: Sequence[Row] = (), draw: Draw | None = None) -> None:
+        self.attempt("log", history, epochs, draw)
 
     def finish(self, rows: Sequence[Mapping[str, Any]], pictures: Pictures | None) -> None:
         self.attempt("finish", rows, pictures)

@@ -16,15 +16,15 @@ from argmax_vae.objective.bounds import largest_group
 from argmax_vae.randomness import SeedNoise
 from argmax_vae.runs.checkpoints import load_checkpoint
 from argmax_vae.runs.directory import RunDirectory
-from argmax_vae.runs.trackers import Tracker
+from argmax_vae.runs.trackers import Draw, Tracker
 from argmax_vae.training.vae import DiscreteVAE
 
 
 class Record(pl.Callback):
     """Writes metrics at evaluations, feeds the tracker, and stops when every seed has diverged or a signal came."""
 
-    def __init__(self, run: RunDirectory, tracker: Tracker, config_identity: str) -> None:
-        self.run, self.tracker = run, tracker
+    def __init__(self, run: RunDirectory, tracker: Tracker, config_identity: str, draw: Draw) -> None:
+        self.run, self.tracker, self.draw = run, tracker, draw
         self.identity = config_identity
         self.seconds_before = 0.0
         self.started = self.epoch_started = time.monotonic()
@@ -82,7 +82,7 @@ class Record(pl.Callback):
         assert isinstance(module, DiscreteVAE)
         if trainer.is_global_zero and module.history:
             self.run.write_table("metrics.csv", module.history)
-            self.tracker.log(module.history, module.epochs)
+            self.tracker.log(module.history, module.epochs, self.draw)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, DiscreteVAE)

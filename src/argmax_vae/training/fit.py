@@ -5,6 +5,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,8 @@ def fit(
     runtime = config.runtime.on(device)
     save_last = SaveLast(run, Snapshot(), runtime)
     try:
-        record = Record(run, tracker, config_identity)
+        draw = partial(pictures_of, module, dataset)
+        record = Record(run, tracker, config_identity, draw)
         progress = [] if share.rank else [Progress(run.path.name, config.trainer.epochs, cell.place, cell.behind)]
         with quiet_lightning():
             watching = [*callbacks, record, *progress, save_last]
@@ -142,7 +144,7 @@ def fit(
         if confusion := module.confusion_rows():
             run.write_table("confusion.csv", confusion)
         save_best(run, module, config_identity)
-        pictures = pictures_of(module, dataset)
+        pictures = draw()
         run.write_picture("samples.png", pictures.samples)
         run.write_picture("reconstructions.png", pictures.reconstructions)
         tracker.finish(rows, pictures)
