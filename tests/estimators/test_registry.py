@@ -58,6 +58,22 @@ def test_estimate(name: str, n: int, k: int) -> None:
         assert (parameter.grad != 0).any()
 
 
+@pytest.mark.parametrize("gap", [20.0, 60.0, 100.0, 300.0])
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_where_one_code_is_nearly_certain_the_gradient_is_finite_and_vanishes(name: str, gap: float) -> None:
+    """In float32 other codes have probabilities below its least number; the exact gradient is below kⁿ e^−gap."""
+    n, k = latents(name, 2, 3)
+    generator = torch.Generator().manual_seed(4)
+    logits = torch.rand(64, n, k, generator=generator) * 5
+    logits = (logits + gap * (torch.rand(64, n, k, generator=generator).argsort(-1) == 0)).requires_grad_()
+    estimator = ready(name, n, k)
+    losses = TabularLoss(torch.rand(64, k**n, generator=generator), n, k)
+    estimate = estimator(logits, losses, estimator.noise((64, n, k), PlainNoise(generator)), STEP)
+    estimate.objective.sum().backward()
+    assert torch.isfinite(estimate.loss).all()
+    torch.testing.assert_close(logits.grad, torch.zeros_like(logits), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_shifted_logits_change_nothing(name: str) -> None:
     """q ignores a constant added to a variable's logits: gradients sum to zero over its values."""

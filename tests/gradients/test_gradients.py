@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy import stats
+from torch import Tensor
 
 from argmax_vae.cli import main
 from argmax_vae.commands import gradients
@@ -34,10 +35,26 @@ SMALL = ("laboratory.repeats=3", "laboratory.adaptation=2", "laboratory.images=4
 GRID = ("laboratory.epsilon=[0.5]", "laboratory.temperature=[0.5,1.0]")
 
 
-def bench(n: int = 2, k: int = 3, hidden: tuple[int, ...] = (), **choices: object) -> Laboratory:
+def five_images(seed: int) -> Tensor:
+    return torch.rand(5, 12, generator=torch.Generator().manual_seed(seed)).round()
+
+
+def bench(
+    n: int = 2, k: int = 3, hidden: tuple[int, ...] = (), images: Tensor | None = None, **choices: object
+) -> Laboratory:
     """Random networks of two seeds and five random images."""
-    images = torch.rand(5, 12, generator=torch.Generator().manual_seed(2)).round()
-    return Laboratory(Perceptrons(12, n, k, hidden, [3, 8]), images, [3, 8], LaboratoryConfig(**choices))
+    images = five_images(2) if images is None else images
+    networks = Perceptrons(12, n, k, hidden, [3, 8])
+    return Laboratory(networks, images, [3, 8], LaboratoryConfig(**choices), lambda batch: five_images(100 + batch))
+
+
+@pytest.mark.parametrize("name", ["nvil", "rebar", "relax", "rodeo", "double_control_variates"])
+def test_estimators_that_learn_do_not_see_the_images_that_are_measured(name: str) -> None:
+    config = ESTIMATORS[name].config_class()
+    one, other = (bench(images=five_images(seed), adaptation=3).adapted(config).state_dict() for seed in (2, 3))
+    fresh = ready(name, 2, 3, [3, 8]).state_dict()
+    assert any(not torch.equal(one[key], fresh[key]) for key in one)
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
 def test_moments_are_those_of_numpy(generator: torch.Generator) -> None:

@@ -37,6 +37,8 @@ UNBIASED: dict[str, dict[str, Any]] = {
     "sum_and_sample": {"samples": 2},
     "rebar": {},
     "relax": {"initial_eta": 0.7},
+    "double_control_variates": {"samples": 2},
+    "arsm": {},
 }
 
 
@@ -123,6 +125,30 @@ def test_values_and_gradients_of_all_layers_are_unbiased(
     found = torch.cat([slope.flatten(1) for slope in slopes], 1)
     assert mean_p_value(found, expected) > FALSE_ALARM
     assert mean_p_value(found * 1.25, expected) < FALSE_ALARM
+
+
+@pytest.mark.parametrize("name", ["rebar", "relax"])
+def test_control_variates_have_the_noise_of_the_layers_above_in_common(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of one image; the estimates of the first layer then spread less than with noise of their own."""
+    sizes = THREE
+    chain = Chain([ready(name, n, k) for n, k in sizes], sizes).prepare(*sizes[0], [3])
+    noise = chain.noise((1, 4, *sizes[0]), PlainNoise(torch.Generator().manual_seed(0)))
+    assert noise["1.1.uniform"].shape[:2] == (1, 16)
+    for name_of_noise in ("uniform", "conditional"):
+        for call, copies in (("0.", 1), ("1.", 2), ("0.1.", 2), ("1.1.", 4)):
+            tiled = torch.cat([noise[f"0.{'0.' * (call.count('.') - 1)}{name_of_noise}"]] * copies, 1)
+            torch.testing.assert_close(noise[f"{call}{name_of_noise}"], tiled, rtol=0, atol=0)
+
+    def spread() -> Tensor:
+        terms, networks = estimated(name, TWO, 5_000, "analytic", initial_temperature=0.1)
+        (slope,) = torch.autograd.grad(terms.objective.sum(), next(networks.encoder.parameters()))
+        return slope.flatten(1).var(0).sum()
+
+    common = spread()
+    monkeypatch.setattr(ESTIMATORS[name], "subtracts_losses", False)
+    assert common < 0.9 * spread()
 
 
 def test_an_estimator_that_ignores_the_layers_above_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 
 import pandas as pd
 import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from argmax_vae.commands.evaluate import load_best
 from argmax_vae.commands.sweep import launch_cells, single
@@ -35,6 +37,8 @@ from argmax_vae.runs.provenance import commit, device_name
 from argmax_vae.runs.wandb_access import publish_table
 from argmax_vae.training.build import build, device_of
 
+METHOD = "settled on training images"
+"""How settings are measured: rows that were kept are those of this method."""
 OVERRIDABLE_SECTIONS = ("laboratory", "runtime", "paths", "tracker")
 
 
@@ -112,13 +116,15 @@ def measured(run: RunDirectory, config: Config) -> pd.DataFrame:
         raise UsageError(f"laboratory.images={config.laboratory.images} must be at most the {available} of validation")
     module = build(config, dataset)
     load_best(run, module)
-    pixels = dataset.validation.pixels[: config.laboratory.images]
-    binarization = config.data.binarization
-    if binarization == "dynamic":
-        pixels, binarization = fixed_sample(pixels, seed=0), "threshold"
-    networks = module.best.to(device)
-    bench = Laboratory(networks, prepare(pixels, binarization).to(device), list(config.seeds), config.laboratory)
-    asked = json.dumps([identity(run.config()), device, asdict(config.laboratory)], sort_keys=True)
+    count, binarization = config.laboratory.images, config.data.binarization
+
+    def other_images(batch: int) -> Tensor:
+        chosen = torch.arange(batch * count, (batch + 1) * count) % len(dataset.train.pixels)
+        return prepared(dataset.train.pixels[chosen], binarization, batch).to(device)
+
+    images = prepared(dataset.validation.pixels[:count], binarization).to(device)
+    bench = Laboratory(module.best.to(device), images, list(config.seeds), config.laboratory, other_images)
+    asked = json.dumps([METHOD, identity(run.config()), device, asdict(config.laboratory)], sort_keys=True)
     kept = run.path / f"gradients-{hashlib.sha256(asked.encode()).hexdigest()[:10]}.csv"
     origin = {"device": device_name(device), "torch": torch.__version__, **commit_columns()}
     with claimed(kept.with_suffix(".lock"), -1):
@@ -130,6 +136,13 @@ def measured(run: RunDirectory, config: Config) -> pd.DataFrame:
             write_csv(kept, frame)
         frame = report.load(kept)
         return frame[frame["seed"].isin(finished)]
+
+
+def prepared(pixels: UInt8[Tensor, "batch pixels"], binarization: str, seed: int = 0) -> Float[Tensor, "batch pixels"]:
+    """Images as networks take them; where they are drawn anew in training, one draw of them."""
+    if binarization == "dynamic":
+        pixels, binarization = fixed_sample(pixels, seed=seed), "threshold"
+    return prepare(pixels, binarization)
 
 
 def commit_columns() -> dict[str, Any]:

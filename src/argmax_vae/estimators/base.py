@@ -143,7 +143,8 @@ class Estimator(nn.Module):
 
     `has_relaxed_codes`: its estimates carry relaxed codes; `learns_from_latents`: the size of what it learns depends on
     n and k; `has_importance_weighted`: it has a gradient of the importance-weighted bound of its samples;
-    `asks_for_codes_alone`: of `CodeLoss` it calls the loss of codes and nothing else.
+    `asks_for_codes_alone`: of `CodeLoss` it calls the loss of codes and nothing else; `subtracts_losses`: of its losses
+    one is the control variate of another, so that where losses are drawn they need common random numbers.
     """
 
     config_class: ClassVar[type[EstimatorConfig]]
@@ -151,6 +152,7 @@ class Estimator(nn.Module):
     learns_from_latents: ClassVar[bool] = False
     has_importance_weighted: ClassVar[bool] = False
     asks_for_codes_alone: ClassVar[bool] = True
+    subtracts_losses: ClassVar[bool] = False
 
     def __init__(self, config: Any) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ variate c(z) = θ(softmax(z/τ)),
 
 τ and η follow the gradient of E‖g‖², whose derivative is that of the variance since E[g] does not depend on them. All
 derivatives but the decoder's come from `torch.func`, the second order in τ included, so that a whole step compiles.
+The source's code ties v to the noise of z, so that z̃ = z; any v gives the same mean.
 With `parameterization=binary` (k = 2) the noise is one logistic variable per latent, as in the source, in place of two
 Gumbels. With `reduction=batch` the losses are averaged over the batch before the estimator, as in the script that the
 paper compared with: still unbiased, but every image's score carries the loss of all images.
@@ -70,6 +71,7 @@ class Rebar(Estimator):
     """The control variate is the relaxed loss."""
 
     config_class = RebarConfig
+    subtracts_losses = True
 
     def prepare(self, n: int, k: int, seeds: Sequence[int] | None = None) -> "Rebar":
         shape = () if seeds is None else (len(seeds), 1)

@@ -1,4 +1,4 @@
-"""REINFORCE (Williams 1992), the score-function estimator, with three baselines.
+"""REINFORCE (Williams 1992), the score-function estimator, with a choice of baselines.
 
 ∇_φ E_q[θ(z)] = E_q[(θ(z) − b) ∇_φ log q(z)],  ∇_φ log q(z) = z − softmax(φ),
 

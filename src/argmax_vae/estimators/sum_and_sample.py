@@ -4,8 +4,9 @@ With C the M − 1 most probable codes of the whole product of variables, found 
 
     ∇_φ E_q[θ] = E[Σ_{z∈C} q(z) (θ(z) − b) ∇ log q(z) + q(z ∉ C) (θ(w) − b) ∇ log q(w)],
 
-for any b that does not depend on w, here the mean of θ over C. w is the first code outside C in an order without
-replacement (Kool, van Hoof and Welling 2020). Unbiased, and exact when M reaches kⁿ.
+for any b that does not depend on w, here the mean of θ under q given C. w is the first code outside C in an order
+without replacement (Kool, van Hoof and Welling 2020, who compare a form with drawn codes in C and the loss of another
+draw as b). Unbiased, and exact when M reaches kⁿ.
 Cost: M decoder evaluations per image.
 """
 

@@ -89,13 +89,18 @@ class UnorderedSet(Estimator):
 
 
 def set_scores(scores: Losses) -> dict[frozenset[int], Float[Tensor, "*leading"]]:
-    """log W(E) of every subset E of the codes with these log-probabilities."""
-    probabilities, members = scores.exp(), range(len(scores))
-    beyond = (1 - probabilities.sum(0)).clamp_min(0)
+    """log W(E) of every subset E of the codes with these log-probabilities.
+
+    Sums are of logarithms: beside a code that is nearly certain, the probabilities of the others may be too small for
+    the floating-point type.
+    """
+    members = range(len(scores))
+    beyond = (1 - scores.exp().sum(0)).clamp_min(0).log()
     found = {frozenset(members): torch.zeros_like(scores[0])}
     for size in reversed(members):
         for subset in itertools.combinations(members, size):
             left = [s for s in members if s not in subset]
             reached = torch.stack([scores[s] + found[frozenset([*subset, s])] for s in left])
-            found[frozenset(subset)] = reached.logsumexp(0) - (beyond + sum(probabilities[s] for s in left)).log()
+            free = torch.logaddexp(beyond, scores[left].logsumexp(0))
+            found[frozenset(subset)] = reached.logsumexp(0) - free
     return found

@@ -39,14 +39,26 @@ from argmax_vae.randomness import SeedNoise
 ADAPTATION_RATE = 0.01
 
 
+Batches = Callable[[int], Float[Tensor, "batch pixels"]]
+
+
 class Laboratory:
-    """Fixed networks of S seeds and a fixed batch of images, the same for all: what gradients are measured on."""
+    """Fixed networks of S seeds and a fixed batch of images, the same for all: what gradients are measured on.
+
+    `others` gives batches of other images, by number, on which estimators that learn do so: a baseline that had learned
+    the images measured would know their losses by heart.
+    """
 
     def __init__(
-        self, networks: Networks, images: Float[Tensor, "batch pixels"], seeds: list[int], config: LaboratoryConfig
+        self,
+        networks: Networks,
+        images: Float[Tensor, "batch pixels"],
+        seeds: list[int],
+        config: LaboratoryConfig,
+        others: Batches,
     ) -> None:
         self.networks, self.seeds, self.config = networks.requires_grad_(True), seeds, config
-        self.images = images.expand(len(seeds), *images.shape)
+        self.images, self.others = images.expand(len(seeds), *images.shape), others
         self.loss = Reconstruction(networks, self.images)
         self.encoded = networks.encode(self.images)
         self.logits = self.encoded.detach().requires_grad_()
@@ -89,7 +101,7 @@ class Laboratory:
         return mean, how, {target: of_target.relative_error() for target, of_target in moments.items()}
 
     def adapted(self, config: EstimatorConfig) -> Estimator:
-        """An estimator whose learned and remembered values have settled on these networks and images."""
+        """An estimator whose learned and remembered values have settled on these networks, with other images."""
         n, k = self.logits.shape[-2:]
         estimator = ESTIMATORS[config.name](config).prepare(n, k, self.seeds).to(self.logits.device)
         parameters = list(estimator.parameters())
@@ -98,8 +110,10 @@ class Laboratory:
         optimizer = torch.optim.Adam(parameters, lr=ADAPTATION_RATE) if parameters else None
         step = torch.tensor(STEP, device=self.logits.device)
         for repeat in range(self.config.adaptation):
-            drawn = estimator.noise(tuple(self.logits.shape), self.noise(repeat, "adaptation"))
-            estimate = estimator(self.logits, self.loss, drawn, step)
+            images = self.others(repeat).expand_as(self.images)
+            logits = self.networks.encode(images).detach()
+            drawn = estimator.noise(tuple(logits.shape), self.noise(repeat, "adaptation"))
+            estimate = estimator(logits, Reconstruction(self.networks, images), drawn, step)
             if optimizer is not None:
                 optimizer.zero_grad()
                 estimate.objective.mean(-1).sum().backward(inputs=parameters)

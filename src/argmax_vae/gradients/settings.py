@@ -17,9 +17,10 @@ class LaboratoryConfig:
 
     `repeats`: estimates per setting; `images`: of the validation split, in one batch; `epsilon` and `temperature`:
     values for the estimators that have such a schedule; `variants`: further estimators with choices of their own, such
-    as {name: direct, direction: away}, beside every registered one with its defaults; `adaptation`: steps in which
-    learned control variates and moving averages settle before they are measured; `reference_repeats`: long-run average
-    of local expectations that stands for the exact gradient where `limit` codes are not enough to enumerate.
+    as {name: direct, direction: away}, beside every registered one with its defaults; `adaptation`: steps, each with
+    other images, of training, in which learned control variates and moving averages settle before they are measured;
+    `reference_repeats`: long-run average of local expectations that stands for the exact gradient where `limit` codes
+    are not enough to enumerate.
     """
 
     repeats: int = 500

@@ -10,6 +10,7 @@ layer therefore serves every layer: at z_l the inner expectation is estimated by
 depend on z_l, and its objective is both a value, unbiased given z_l, and differentiable in z_l.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import cast
@@ -57,7 +58,9 @@ class Chain(Estimator):
     """An estimator for each layer; as one estimator it is that of the first, with the noise of all.
 
     What it learns each layer learns by itself. Noise of the layer above comes with the number of the call that asks
-    for it, such as `1.uniform`, drawn as for so many more images.
+    for it, such as `1.uniform`, drawn as for so many more images; for estimators that subtract losses of one image from
+    each other it is the same for all of these, so that it falls out of the difference. Codes of the layers above are
+    hard ones also where a code is relaxed; the code of Tucker et al. (2017) relaxes these, too.
     """
 
     def __init__(self, layers: Sequence[Estimator], sizes: Sequence[tuple[int, int]]) -> None:
@@ -81,8 +84,18 @@ class Chain(Estimator):
         found: Noise = {}
         layers = self.estimators
 
+        @functools.cache
+        def common(layer: int) -> Noise:
+            return layers[layer].noise((seeds, batch, *self.sizes[layer]), source)
+
         def draw(layer: int, rows: int, prefix: str) -> None:
-            drawn = layers[layer].noise((seeds, rows, *self.sizes[layer]), source)
+            if layers[layer].subtracts_losses:
+                copies = rows // batch
+                drawn = {
+                    name: values.repeat(1, copies, *[1] * (values.ndim - 2)) for name, values in common(layer).items()
+                }
+            else:
+                drawn = layers[layer].noise((seeds, rows, *self.sizes[layer]), source)
             found.update({f"{prefix}{name}": values for name, values in drawn.items()})
             if layer + 1 < len(layers):
                 for call, number in enumerate(self.asked[layer]):
