@@ -77,6 +77,7 @@ BAD_OVERRIDES = [
     ("laboratory.repeats=1", ["laboratory.repeats=1", "at least 2"]),
     ("objective=concrete", ["objective.kl=concrete", "estimator=direct", "gumbel_softmax"]),
     ("optim.learning_rate=0", ["optim.learning_rate=0", "greater than 0"]),
+    ("optim.estimator_factor=-1", ["optim.estimator_factor=-1", "greater than 0"]),
     ("optim.name=sgd", ["optim.name=sgd", "adam"]),
     ("data.name=cifar", ["data.name=cifar", "digits"]),
     ("tracker.mode=cloud", ["tracker.mode=cloud", "online"]),

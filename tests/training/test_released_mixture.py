@@ -75,7 +75,7 @@ def without(plain: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
 
 AS_BEFORE = (
     *("model.prior", "model.component_bias", "supervision.labelled_classes"),
-    "estimator.doubly_reparameterized",
+    *("estimator.doubly_reparameterized", "optim.estimator_factor"),
 )
 """Later keys that the released experiments leave at the values of before."""
 

@@ -107,6 +107,17 @@ def test_training_lowers_the_bound_of_every_seed(tmp_path: Path) -> None:
     assert (bounds.loc[20] < 64 * np.log(2)).all(), "worse than a fair coin for every pixel"
 
 
+def test_what_an_estimator_learns_has_a_learning_rate_of_its_own(tmp_path: Path) -> None:
+    """Adam's first step is as long as its rate: one step of all images."""
+    choices = ("estimator=rebar", "trainer.batch=1200", "trainer.epochs=1", "optim.learning_rate=0.002")
+    runs = [train(tmp_path, *choices, f"optim.estimator_factor={factor}") for factor in (1, 10)]
+    states = [torch.load(run.path / "last.ckpt", weights_only=True)["state_dict"] for run in runs]
+    for state, rate in zip(states, (0.002, 0.02), strict=True):
+        assert (state["estimator.eta"] - 1).abs().flatten().tolist() == pytest.approx([rate], rel=1e-3)
+    same = [name for name in states[0] if torch.equal(states[0][name], states[1][name])]
+    assert set(states[0]) - set(same) == {"estimator.eta", "estimator.log_temperature"}
+
+
 # Divergence
 
 

@@ -37,16 +37,21 @@ from argmax_vae.runs.trackers import TrackerConfig
 
 @dataclass
 class OptimConfig:
-    """Adam (Kingma and Ba 2014); elementwise, so one Adam over S models is S independent Adams."""
+    """Adam (Kingma and Ba 2014); elementwise, so one Adam over S models is S independent Adams.
+
+    `estimator_factor`: what an estimator learns (τ, η, a baseline) has so many times the `learning_rate`.
+    """
 
     name: str = "adam"
     learning_rate: float = 1e-3
+    estimator_factor: float = 1.0
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
         require(self.name == "adam", "optim.name", self.name, "adam")
         require_positive("optim.learning_rate", self.learning_rate)
+        require_positive("optim.estimator_factor", self.estimator_factor)
         valid = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
         require(valid, "optim.betas", self.betas, "two numbers in [0, 1)")
         require_positive("optim.epsilon", self.epsilon)

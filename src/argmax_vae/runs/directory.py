@@ -42,6 +42,7 @@ LATER_KEYS: dict[str, Any] = {
     "supervision.sampling": "with_replacement",
     "supervision.labelled_classes": "balanced",
     "supervision.schedule_starts": "with_training",
+    "optim.estimator_factor": 1.0,
     "estimator.auxiliary": 0,
     "estimator.doubly_reparameterized": False,
 }

@@ -132,8 +132,13 @@ class DiscreteVAE(pl.LightningModule):
         return []
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        networks, learned = list(self.networks.parameters()), list(self.estimator.parameters())
+        parameters: list[Any] = networks + learned
+        if learned and self.optim.estimator_factor != 1:
+            rate = self.optim.learning_rate * self.optim.estimator_factor
+            parameters = [{"params": networks}, {"params": learned, "lr": rate}]
         return torch.optim.Adam(
-            list(self.networks.parameters()) + list(self.estimator.parameters()),
+            parameters,
             lr=self.optim.learning_rate,
             betas=(self.optim.betas[0], self.optim.betas[1]),
             eps=self.optim.epsilon,
