@@ -8,7 +8,7 @@ A reference value j gives every value c its slope,
 
 `reference=all` averages over the k references, whose codes are partly the same; with `one` (ARS) each image has its own
 random j. Unbiased. With k = 2 both are ARM. Cost: k(k − 1)/2 + 1 decoder evaluations per image, or k with one
-reference; codes that happen to be equal are decoded again.
+reference; codes that happen to be equal are decoded again. All are decoded at once, so that memory grows with k².
 """
 
 from dataclasses import dataclass

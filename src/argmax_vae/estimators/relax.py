@@ -3,7 +3,8 @@
     c(z) = θ(softmax(z/τ)) + s · r(z),
 
 r a small network of the scores z, s a learned scale that starts at zero, so that training starts at REBAR. The network
-follows the gradient of E‖g‖² with τ and η. Unbiased. Cost: three decoder evaluations per image.
+follows the gradient of E‖g‖² with τ and η. The source's r for Bernoulli latents has two layers of 200 units, sees the
+image, and has no scale. Unbiased. Cost: three decoder evaluations per image.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,8 @@ from argmax_vae.estimators.rebar import Parameters, Rebar, RebarConfig
 
 @dataclass
 class RelaxConfig(RebarConfig):
-    """As REBAR; `surrogate`: sizes of the hidden layers of r, with ReLU between; [50] is the paper's 20-50-1."""
+    """As REBAR; `surrogate`: sizes of the hidden layers of r, with ReLU between; [50] is 20-50-1 for 20×2, as
+    in the script that Lorberbom et al. (2019) compared with."""
 
     name: str = "relax"
     surrogate: list[int] = field(default_factory=lambda: [50])
