@@ -411,6 +411,23 @@ def test_runs_lists_states_and_reasons(empty_directory: Path, capsys: pytest.Cap
     assert (out, err) == ("", "argmax-vae: no runs in elsewhere\n")
 
 
+@pytest.mark.parametrize("lost", ["seeds.csv", "config.yaml"])
+def test_a_finished_run_that_lost_a_file_is_no_success(
+    lost: str, empty_directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = ["train", *TINY, "trainer.epochs=1", "seeds=[0]", "paths.runs=runs"]
+    assert main(chosen) == 0
+    (path,) = (empty_directory / "runs").glob(f"*/{lost}")
+    path.unlink()
+    capsys.readouterr()
+    assert main(chosen) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert lost in err and err.endswith("; remove the directory and train again\n")
+    assert main([*chosen, "-m", "model.latents=3x4,2x2"]) == 1
+    assert capsys.readouterr().out.count("test bound") == 1
+
+
 def test_missing_lists_the_cells_of_a_table_that_are_not_done(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", "--missing", "section61"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == len(compose.cells("section61", []))

@@ -96,7 +96,7 @@ def test_overhead_is_what_is_neither_step_nor_evaluation(monkeypatch: pytest.Mon
     assert 0 < bare["overhead_percent"] < 100
 
     class Slow(trackers.NoTracker):
-        def log(self, rows: object, epochs: object = ()) -> None:
+        def log(self, rows: object, epochs: object = (), draw: object = None) -> None:
             time.sleep(2 * bare["seconds"])
 
     monkeypatch.setitem(trackers.TRACKERS, "none", Slow)

@@ -103,7 +103,8 @@ def test_half_precision_logits_are_used_in_float32() -> None:
         (lambda: estimator("dirct"), ["no estimator named 'dirct'", "direct"]),
         (lambda: estimator("direct", eps=1), ["no choice 'eps'", "epsilon"]),
         (lambda: estimator("arm", samples=1), ["no choice 'samples'", "it has none"]),
-        (lambda: estimator("direct", epsilon=0), ["value=0", "greater than 0"]),
+        (lambda: estimator("direct", epsilon=0), ["epsilon=0", "greater than 0"]),
+        (lambda: estimator("disarm")(torch.zeros(2, 3), lambda codes: codes), ["the logits have k = 3"]),
         (lambda: estimator("arm", latents=(2, 3)), ["k = 2"]),
         (lambda: estimator("arm")(torch.zeros(2, 3), lambda codes: codes.sum((-2, -1))), ["k = 2"]),
         (lambda: estimator("relax", latents=(1, 2))(torch.zeros(2, 3), lambda codes: codes.sum((-2, -1))), ["(1, 2)"]),
@@ -156,13 +157,17 @@ def test_public_names_are_those_that_are_promised() -> None:
 
 
 def test_using_an_estimator_needs_few_packages() -> None:
-    """Lightning, Hydra, wandb and the rest stay unloaded, and so does every network."""
+    """Lightning, Hydra, wandb and the rest stay unloaded, and so does every network. Mistakes are named there too."""
     code = """
 import sys, torch
 from argmax_vae import estimator
 estimator("direct", epsilon=0.1)(torch.zeros(2, 3, requires_grad=True), lambda codes: codes.sum((-2, -1))).backward()
 heavy = {"pytorch_lightning", "hydra", "omegaconf", "wandb", "tensorboard", "sklearn", "scipy", "matplotlib", "pandas"}
 print(sorted(heavy & set(sys.modules)) + [name for name in sys.modules if name.startswith("argmax_vae.models")])
+try:
+    estimator("direct")(torch.zeros(3), lambda codes: codes)
+except ValueError as error:
+    print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.splitlines() == ["[]", "logits (3,) must be (…, n, k): n variables with k values each"]

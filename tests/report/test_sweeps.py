@@ -8,7 +8,16 @@ import pytest
 
 from argmax_vae.errors import UsageError
 from argmax_vae.markup import duration
-from argmax_vae.report.sweeps import FORMATS, cells, differing, in_words, rows_of_runs, sorted_rows, table
+from argmax_vae.report.sweeps import (
+    FORMATS,
+    cells,
+    differing,
+    in_words,
+    rows_of_runs,
+    sorted_rows,
+    table,
+    with_interval,
+)
 from argmax_vae.runs.directory import scan
 from helpers import train
 
@@ -40,6 +49,21 @@ def test_keys_that_all_share_or_one_alone_has_say_nothing() -> None:
     assert differing([a, b]) == ["estimator.name"]
     assert in_words(a, ["estimator.name"]) == "direct"
     assert differing([a]) == differing([]) == []
+
+
+def test_runs_that_differ_in_their_seeds_alone_are_told_by_them() -> None:
+    one, other = ({"estimator": {"name": "direct"}, "seeds": seeds} for seeds in ([0, 1], [1, 2]))
+    longer = {**one, "trainer": {"epochs": 9}}
+    assert differing([one, other]) == ["seeds"]
+    assert [in_words(config, ["seeds"]) for config in (one, other)] == ["seeds 0, 1", "seeds 1, 2"]
+    assert "seeds" not in differing([one, one])
+    assert "seeds" not in differing([one, {**other, "estimator": {"name": "exact"}}])
+    assert "seeds" not in differing([one, longer])
+
+
+def test_large_numbers_have_an_exponent() -> None:
+    assert with_interval(1.7587443842442223e31, 2e30) == "1.76e+31 ± 2e+30"
+    assert with_interval(123456.789, 0.126) == "123456.79 ± 0.13"
 
 
 def test_sorting_puts_what_has_no_number_last(rows: list[dict]) -> None:

@@ -60,6 +60,13 @@ def test_what_is_no_run_is_a_usage_error(tmp_path: Path) -> None:
         RunDirectory(tmp_path).config()
 
 
+def test_a_finished_run_without_its_configuration_is_found_and_named(tmp_path: Path) -> None:
+    write_text(tmp_path / "lost" / "done.json", '{"status": "done"}')
+    (run,) = scan(tmp_path)
+    with pytest.raises(UsageError, match=r"lost/config.yaml is missing; remove the directory and train again"):
+        run.config()
+
+
 def test_provenance_names_commit_and_versions() -> None:
     found = provenance.provenance()
     assert found["version"] == __version__

@@ -499,13 +499,16 @@ def test_epochs_of_training_are_tracked_also_behind_an_interruption(
 
 @pytest.mark.usefixtures("quiet_wandb")
 def test_a_finished_run_is_recorded_for_wandb_from_its_files(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As it would have been from the start: the same id, curves and final numbers."""
+    """As it would have been from the start: the same id, curves and final numbers. A dry run only lists it."""
+    monkeypatch.setattr(wandb_access, "online_problem", lambda: "no network")
     overrides = ("trainer.epochs=3", "seeds=[0,1]")
     run = train(tmp_path / "later", *overrides)
     at_once = train(tmp_path / "at_once", *overrides, "tracker=wandb")
     assert main(["sync", str(run.path), "--dry-run"]) == 0
+    assert (capsys.readouterr().out, (run.path / "wandb").exists()) == (f"{run.path}\n", False)
+    assert main(["sync", str(run.path)]) == 1
     (directory,) = run.path.glob("wandb/offline-run-*")
     assert capsys.readouterr().out == f"{directory}\n"
     (log,), (other,) = directory.glob("*.wandb"), at_once.path.glob("wandb/offline-run-*/*.wandb")

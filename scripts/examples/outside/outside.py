@@ -12,10 +12,13 @@ from argmax_vae import Dataset, EachSeed, FromLosses, Images, ModelConfig, Netwo
 
 @dataclass
 class RankedConfig(SampledConfig):
-    """`samples`: codes per image."""
+    """`samples`: codes per image, at least two to be ranked."""
 
     name: str = "ranked"
     samples: int = 4
+
+    def __post_init__(self) -> None:
+        self.require_at_least("samples", 2)
 
 
 class Ranked(FromLosses):

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+DEFAULT_RUNS = Path("runs")
+
 
 def add_config_directory(verb: argparse.ArgumentParser) -> None:
     """Let a verb take configs and options of the user's own."""
@@ -16,4 +18,4 @@ def add_results(verb: argparse.ArgumentParser) -> None:
 
 def add_runs(verb: argparse.ArgumentParser) -> None:
     """Let a verb look for runs elsewhere."""
-    verb.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="directory of the runs")
+    verb.add_argument("--runs", type=Path, default=DEFAULT_RUNS, metavar="DIR", help="directory of the runs")

@@ -6,7 +6,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from argmax_vae.cli.common import add_runs
+from argmax_vae.cli.common import DEFAULT_RUNS, add_runs
 from argmax_vae.errors import DONE, SOME_FAILED, UsageError
 
 SUMMARY = "upload what wandb recorded offline, and runs that it did not record"
@@ -53,14 +53,16 @@ def run(given: argparse.Namespace) -> int:
     if given.finished:
         from argmax_vae.commands.sync import record_runs
 
-        record_runs(given.finished)
+        record_runs(given.finished, given.dry_run)
         found = [path for run in given.finished for path in offline_runs(run.parent) if run in path.parents]
-    else:
+    elif given.runs == DEFAULT_RUNS or given.runs.is_dir():
         found = offline_runs(given.runs)
+    else:
+        raise UsageError(f"--runs {given.runs}: no such directory")
     for path in found:
         print(path)
     where = ", ".join(map(str, given.finished)) or given.runs
-    if not found:
+    if not found and not (given.finished and given.dry_run):
         print(f"argmax-vae: nothing of wandb's to upload in {where}", file=sys.stderr)
     if given.dry_run or not found:
         return DONE

@@ -61,7 +61,7 @@ def load_best(run: RunDirectory, module: DiscreteVAE) -> None:
 
     Raises UsageError when they are missing, damaged, or belong to another configuration.
     """
-    stored = load_checkpoint(run.best)
+    stored = load_checkpoint(run.best, f"remove {run.path} and train again")
     if stored.get("identity") != identity(run.config()):
         raise UsageError(f"{run.best} belongs to another configuration than {run.path / 'config.yaml'}")
     module.best.load_state_dict(stored["networks"])

@@ -82,17 +82,23 @@ def launch(config_name: str, overrides: list[str], multirun: bool, dry_run: bool
         return DONE
     code = launch_cells(overrides, found)
     for cell in found:
-        if cell.run.has_ended:
+        if not cell.run.has_ended:
+            continue
+        try:
             print(summary(cell.run))
+        except UsageError as error:
+            print(f"argmax-vae: {error}", file=sys.stderr)
+            code = BAD_USAGE if len(found) == 1 else SOME_FAILED
     return code
 
 
 def summary(run: RunDirectory) -> str:
-    """A line for a finished run: its directory, and its mean test bounds (nats) and accuracy with 95 % intervals."""
-    try:
-        seeds = run.seeds()
-    except UsageError as error:
-        return str(error)
+    """A line for a finished run: its directory, and its mean test bounds (nats) and accuracy with 95 % intervals.
+
+    Raises UsageError when its configuration or its numbers are damaged.
+    """
+    run.config()
+    seeds = run.seeds()
     done = seeds[seeds["status"] == "done"]
     if done.empty:
         return f"{run.path}: no seed finished, {len(seeds)} diverged"

@@ -13,8 +13,10 @@ from argmax_vae.runs.provenance import commits
 from argmax_vae.training.results import track_from_files
 
 
-def record_runs(paths: Sequence[Path]) -> None:
+def record_runs(paths: Sequence[Path], dry_run: bool = False) -> None:
     """Record finished runs for wandb, offline, from their files; those that wandb recorded already are told.
+
+    With `dry_run` those that would be recorded are listed.
 
     They have the ids that they would have had from the start. Raises UsageError for a path that is no finished run,
     before any is recorded.
@@ -24,6 +26,9 @@ def record_runs(paths: Sequence[Path]) -> None:
         run = cell.run
         if list(run.path.glob("wandb/*run-*")):
             print(f"argmax-vae: {run.path}: wandb has its record already", file=sys.stderr)
+            continue
+        if dry_run:
+            print(run.path)
             continue
         track_from_files(cell, run.status, commits(run.provenance()))
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from argmax_vae.errors import UsageError
+from argmax_vae.errors import UsageError, require_positive
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.estimators.base import CodeLoss, Estimate, Estimator, Logits, Noise, schedule_names
 from argmax_vae.estimators.schedules import Constant
@@ -122,10 +122,12 @@ class StandaloneEstimator(nn.Module):
         """As a call, with the losses seen, the relaxed codes and the values of schedules beside the objective."""
         if logits.dtype not in (torch.float32, torch.float64):
             logits = logits.float()
+        if logits.ndim < 2:
+            raise UsageError(f"logits {tuple(logits.shape)} must be (…, n, k): n variables with k values each")
         n, k = logits.shape[-2:]
         if self.latents not in (None, (n, k)):
             raise UsageError(f"logits {tuple(logits.shape)} do not end in latents={self.latents}")
-        self.inner.config.validate_latents(n, k)
+        validate(self.inner, n, k)
         if noise is None:
             noise = self.draw(logits, generator)
         now = self.steps_done if step is None else torch.as_tensor(step, device=logits.device)
@@ -139,6 +141,15 @@ class StandaloneEstimator(nn.Module):
     def draw(self, logits: Logits, generator: torch.Generator | None = None) -> Noise:
         """The random numbers of one call, for logits of this shape, device and type."""
         return self.inner.noise(tuple(logits.shape), Uniform(logits, generator))
+
+
+def validate(inner: Estimator, n: int, k: int) -> None:
+    """Raise UsageError, in words of one's own model, for n × k with which the estimator cannot work."""
+    try:
+        inner.config.validate_latents(n, k)
+    except UsageError as error:
+        told = str(error).replace("model.latents has", "the logits have").replace("model.latents", "latents")
+        raise UsageError(told) from None
 
 
 def estimator(
@@ -171,6 +182,7 @@ def estimator(
             raise UsageError(f"estimator {name!r} has no choice {choice!r}; {has}")
     for choice in schedule_names(kind.config_class):
         if isinstance(choices.get(choice), int | float):
+            require_positive(choice, choices[choice])
             choices[choice] = Constant(value=float(choices[choice]))
     inner = kind(kind.config_class(**choices))
     if choice := inner.config.importance_weighted_alone():
@@ -181,5 +193,5 @@ def estimator(
         raise UsageError(f"estimator {name!r} learns a network of the codes: give latents=(n, k)")
     n, k = latents if latents is not None else (1, 2)
     if latents is not None:
-        inner.config.validate_latents(n, k)
+        validate(inner, n, k)
     return StandaloneEstimator(inner.prepare(n, k), latents, one_at_a_time)

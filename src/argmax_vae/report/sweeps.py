@@ -37,7 +37,10 @@ def choices(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The dotted keys in which configurations differ. A key counts among those that have it, but an ε or τ always."""
+    """The dotted keys in which configurations differ. A key counts among those that have it, but an ε or τ always.
+
+    `seeds` are named where some differ in nothing else.
+    """
     values: dict[str, list[Any]] = {}
     for config in configs:
         for key, value in choices(config).items():
@@ -48,12 +51,15 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
         return missing or any(value != found[0] for value in found[1:])
 
     found = [key for key, each in values.items() if differs(key, each)]
-    return sorted(found, key=lambda key: not key.startswith("estimator."))
+    words = [(in_words(config, found), str(config.get("seeds"))) for config in configs]
+    alike = [text for text, _ in dict.fromkeys(words)]
+    found = sorted(found, key=lambda key: not key.startswith("estimator."))
+    return found if len(set(alike)) == len(alike) else [*found, "seeds"]
 
 
 def in_words(config: Mapping[str, Any], keys: Sequence[str]) -> str:
     """What a configuration has at these keys, such as `direct, ε = 0.1, binarization dynamic`."""
-    known = choices(config)
+    known = {**choices(config), "seeds": ", ".join(map(str, config.get("seeds", ())))}
     words = []
     for key in (key for key in keys if key in known):
         value, last = known[key], key.split(".")[-1]
@@ -148,11 +154,16 @@ def cells(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     return found
 
 
+LARGEST_IN_FULL = 1e6
+"""What is larger is written with an exponent."""
+
+
 def with_interval(mean: float, half_width: float) -> str:
     """A mean with the half width of its interval, which one seed has not."""
     if math.isnan(mean):
         return ""
-    return f"{mean:.2f}" if math.isnan(half_width) else f"{mean:.2f} ± {half_width:.2f}"
+    form = ".2f" if abs(mean) < LARGEST_IN_FULL else ".3g"
+    return f"{mean:{form}}" if math.isnan(half_width) else f"{mean:{form}} ± {half_width:{form}}"
 
 
 def number(value: float) -> str:

@@ -9,13 +9,14 @@ import torch
 from argmax_vae.errors import UsageError
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path, advice: str = "remove it and run the same command again") -> dict[str, Any]:
     """A checkpoint's plain dict, loaded without executing pickles.
 
-    Raises UsageError when it is missing or damaged, be it in a single bit: the archive's checksums are compared.
+    Raises UsageError, with the advice, when it is missing or damaged, be it in a single bit: the archive's checksums
+    are compared.
     """
     if not path.is_file():
-        raise UsageError(f"{path} does not exist; train the run first")
+        raise UsageError(f"{path} does not exist; {advice}")
     try:
         refuse_more_than_is_there(path)
         with zipfile.ZipFile(path) as archive:
@@ -23,7 +24,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
                 raise zipfile.BadZipFile(member)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:
-        raise UsageError(f"{path} is damaged; remove it and run the same command again") from None
+        raise UsageError(f"{path} is damaged; {advice}") from None
     if not isinstance(loaded, dict):
         raise UsageError(f"{path} is no checkpoint of argmax-vae")
     return loaded

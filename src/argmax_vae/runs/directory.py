@@ -229,6 +229,8 @@ class RunDirectory:
     def config(self) -> dict[str, Any]:
         """The stored configuration. Raises UsageError when this is no run's directory."""
         path = self.path / "config.yaml"
+        if self.has_ended and not path.exists():
+            raise UsageError(f"{path} is missing; remove the directory and train again")
         if not path.is_file():
             raise UsageError(f"{self.path} is no run: it has no config.yaml; `argmax-vae runs` lists the runs")
         try:
@@ -319,6 +321,10 @@ class RunDirectory:
             self.previous.unlink(missing_ok=True)
 
 
+MARKS = ("config.yaml", "done.json")
+"""Files by which a directory is known to be a run's."""
+
+
 def scan(runs: Path) -> list[RunDirectory]:
-    """Every run below a directory, by name."""
-    return [RunDirectory(path.parent) for path in sorted(runs.glob("*/config.yaml"))]
+    """Every run below a directory, by name, also one that has lost its configuration."""
+    return [RunDirectory(path) for path in sorted({path.parent for path in runs.glob("*/*") if path.name in MARKS})]

@@ -95,16 +95,23 @@ def first_line(error: Exception) -> str:
 
 
 def start(mode: str, **choices: Any) -> Any:
-    """`wandb.init`, offline when it fails online."""
+    """`wandb.init`, offline when it fails online.
+
+    wandb's own lines are left out, unless WANDB_SILENT asks for them; where a run is seen online is told.
+    """
     import wandb
 
+    settings = wandb.Settings(init_timeout=SECONDS_TO_START)
+    if "WANDB_SILENT" not in os.environ:
+        settings.silent = True
     if mode == "online":
-        settings = wandb.Settings(init_timeout=SECONDS_TO_START)
         try:
-            return wandb.init(mode="online", resume="allow", settings=settings, **choices)
+            run = wandb.init(mode="online", resume="allow", settings=settings, **choices)
+            print(f"argmax-vae: wandb shows this run at {run.url}", file=sys.stderr)
+            return run
         except Exception as error:
             mode = fall_back(first_line(error))
-    return wandb.init(mode=mode, **choices)  # type: ignore[arg-type]
+    return wandb.init(mode=mode, settings=settings, **choices)  # type: ignore[arg-type]
 
 
 VARIABLES = {"group": "WANDB_RUN_GROUP"}
