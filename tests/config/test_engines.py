@@ -12,6 +12,7 @@ import torch
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.plugins import Plugins
+from omegaconf import OmegaConf
 
 from argmax_vae import errors
 from argmax_vae.cli import main
@@ -222,3 +223,23 @@ def test_same_rows_keeps_a_row_for_every_engine(tmp_path: Path, monkeypatch: pyt
         same_rows.record(table, row)
     lines = table.read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if line.startswith("|")] == [*same_rows.HEADER, "| Ray | a |", "| SLURM | new |"]
+
+
+@pytest.mark.parametrize(
+    ("config_name", "overrides"),
+    [
+        ("train", ["experiment=released_mixture_direct", "estimator.epsilon.first=2"]),
+        (
+            "train",
+            ["experiment=released_mixture_gumbel_softmax", "estimator.temperature.first=2", "supervision.weight=3"],
+        ),
+        ("benchmark", ["experiment=binary,categorical", "estimator=direct,rebar"]),
+    ],
+)
+def test_a_worker_composes_what_the_experiment_has_for_the_estimator(config_name: str, overrides: list[str]) -> None:
+    """Hydra does so by itself, from the job alone; a given value comes last, also of a schedule that was tuned."""
+    for cell in compose.cells(config_name, overrides):
+        with initialize_config_dir(str(cell.home), version_base="1.3"):
+            composed = hydra_compose(cell.config_name, cell.job)
+        for section in ("estimator", "supervision", "objective", "model"):
+            assert OmegaConf.to_container(composed[section], resolve=True) == cell.config_dict[section]

@@ -12,13 +12,10 @@ from argmax_vae import Dataset, EachSeed, FromLosses, Images, ModelConfig, Netwo
 
 @dataclass
 class RankedConfig(SampledConfig):
-    """`samples`: codes per image, at least two to be ranked."""
+    """`samples`: codes per image."""
 
     name: str = "ranked"
     samples: int = 4
-
-    def __post_init__(self) -> None:
-        self.require_at_least("samples", 2)
 
 
 class Ranked(FromLosses):
@@ -27,7 +24,7 @@ class Ranked(FromLosses):
     config_class = RankedConfig
 
     def gradient(self, logits: Tensor, codes: Tensor, losses: Tensor, noise: dict, scheduled: dict) -> Tensor:
-        ranks = losses.argsort(0).argsort(0) * 2 / (len(losses) - 1) - 1
+        ranks = losses.argsort(0).argsort(0) * 2 / max(1, len(losses) - 1) - 1
         return (ranks[..., None, None] * (codes - logits.softmax(-1))).mean(0)
 
 

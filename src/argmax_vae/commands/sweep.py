@@ -126,7 +126,7 @@ def launch_cells(overrides: list[str], found: list[Cell]) -> int:
     if launchers.chosen(overrides) == "basic":
         pending = [replace(cell, behind=len(pending) - number) for number, cell in enumerate(pending, 1)]
     while pending:
-        jobs = [cell.overrides for cell in pending]
+        jobs = [cell.job for cell in pending]
         answers, problem = launchers.launch(found[0].home, found[0].config_name, jobs, partial(train_cell, pending))
         if problem:
             print(f"argmax-vae: {problem}", file=sys.stderr)

@@ -169,7 +169,8 @@ class Cell:
     """One configuration of a sweep: the overrides that select it, as an object and as a plain dict.
 
     `home`, `config_name`: the directory and the name of the primary config that the overrides are of. `place`: which
-    run of a sweep it is, in words; `behind`: how many are to be trained after it.
+    run of a sweep it is, in words; `behind`: how many are to be trained after it. `tuned`: what the experiment adds for
+    the estimator.
     """
 
     overrides: tuple[str, ...]
@@ -179,6 +180,12 @@ class Cell:
     config_name: str = "train"
     place: str = ""
     behind: int = 0
+    tuned: tuple[str, ...] = ()
+
+    @property
+    def job(self) -> list[str]:
+        """All overrides, in their order."""
+        return [*self.tuned, *self.overrides]
 
     @property
     def run(self) -> RunDirectory:
@@ -316,7 +323,8 @@ def own_keys(home: Path, config_name: str) -> set[str]:
 def checked(composer: Composer, overrides: tuple[str, ...]) -> Cell:
     """The configuration that overrides without sweeps select. Raises UsageError as `cells` does."""
     overrides = tuple(override for override in overrides if override != NO_EXPERIMENT)
-    composed = composer.compose([*tuned(composer, overrides), *overrides])
+    added = tuned(composer, overrides)
+    composed = composer.compose([*added, *overrides])
     if OmegaConf.get_type(composed) is not Config:
         name = composer.config_name
         raise UsageError(f"config {name} is none of a run: let its defaults start with `- train`, or give a run's own")
@@ -325,7 +333,7 @@ def checked(composer: Composer, overrides: tuple[str, ...]) -> Cell:
     for override in map(parsed, overrides):
         check_kind(config, override)
     config_dict = {key: value for key, value in to_dict(composed).items() if key not in ("tuned", "rows")}
-    return Cell(overrides, config, config_dict | {"paths": asdict(config.paths)})
+    return Cell(overrides, config, config_dict | {"paths": asdict(config.paths)}, tuned=tuple(added))
 
 
 def tuned(composer: Composer, overrides: Sequence[str]) -> list[str]:
