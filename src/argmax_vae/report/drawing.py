@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -44,6 +44,24 @@ class Dot(NamedTuple):
     half_width: float
     published: float
     look: Style
+
+
+LEGEND_LINE = 0.2
+"""Inches of a line in a legend."""
+
+
+def legend_below(axes: Axes, above: Mapping[Style, float]) -> None:
+    """Names of the curves under a panel, and of those that lie above it, with their last mean bounds."""
+    from matplotlib.lines import Line2D
+
+    handles, labels = axes.get_legend_handles_labels()
+    for look, bound in sorted(above.items(), key=lambda item: item[1]):
+        drawn: dict[str, Any] = {"color": look.color, "linestyle": look.line, "marker": look.marker}
+        handles.append(Line2D([], [], **drawn))
+        labels.append(f"{look.label}: {bound:.1f}, above")
+    if handles:
+        place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0, -0.24), "borderaxespad": 0}
+        axes.legend(handles, labels, frameon=False, handlelength=3.2, fontsize=8, **place)
 
 
 def curve_with_band(axes: Axes, curves: pd.DataFrame, look: Style, confidence: float = 0.95) -> None:

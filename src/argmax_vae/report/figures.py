@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,16 @@ import numpy as np
 import pandas as pd
 
 from argmax_vae.errors import UsageError
-from argmax_vae.report.drawing import Dot, bars_within, curve_with_band, dot_panels, figure_settings, save
+from argmax_vae.report.drawing import (
+    LEGEND_LINE,
+    Dot,
+    bars_within,
+    curve_with_band,
+    dot_panels,
+    figure_settings,
+    legend_below,
+    save,
+)
 from argmax_vae.report.records import definition, require
 from argmax_vae.report.style import rank, style
 from argmax_vae.report.tables import build
@@ -208,7 +218,9 @@ def draw_budgets(name: str, runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.
     families = list(
         dict.fromkeys(style(estimator).family for estimator in sorted(rows["estimator"].unique(), key=rank))
     )
-    figure = Figure(figsize=(12.8, 5.8 * len(groups)), layout="constrained")
+    members = Counter(style(estimator).family for estimator in rows["estimator"].unique())
+    height = 5.4 + LEGEND_LINE * max(members.values(), default=0)
+    figure = Figure(figsize=(12.8, height * len(groups)), layout="constrained")
     panels = figure.subplots(2 * len(groups), max(1, len(families)), sharex="row", squeeze=False)
     for number, ((n, k, protocol), chosen) in enumerate(groups):
         same = (table["n"] == n) & (table["k"] == k) & (table["protocol"] == protocol)
@@ -237,13 +249,10 @@ def draw_budgets(name: str, runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.
                 if place == 0:
                     of = which if column == first else ""
                     axes.set_title(f"{of}{FAMILIES.get(family, family)}", loc="left")
-                    if axes.get_legend_handles_labels()[0]:
-                        axes.legend(framealpha=0.85, edgecolor="none", handlelength=3.2, fontsize=8, loc="upper right")
-            far = [(style(each), bound) for each, bound in sorted(above.items(), key=lambda item: -item[1])]
-            for line, (look, bound) in enumerate(far if place == 1 else []):
-                axes = panels[2 * number + place][families.index(look.family)]
-                where: dict[str, Any] = {"ha": "left", "va": "bottom", "fontsize": 8, "transform": axes.transAxes}
-                axes.text(0.02, 0.03 + 0.08 * line, f"{look.label}: {bound:.1f}, above", color=look.color, **where)
+                else:
+                    legend_below(
+                        axes, {style(each): bound for each, bound in above.items() if style(each).family == family}
+                    )
     return figure
 
 

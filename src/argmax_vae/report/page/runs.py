@@ -26,7 +26,8 @@ NOT_COMPARED = ("paths", "tracker", "laboratory", "table", "protocol", "chosen")
 SAMPLES = "samples.png"
 ABOUT = (
     "Measures are means over the seeds that are done, ± the half width of the 95 % Student-t interval. Choices are "
-    "those in which a run differs from the default configuration."
+    "those in which a run differs from the default configuration. The table has the final evaluation of the best "
+    "networks of each seed; curves end with those of the last epoch."
 )
 SEARCH = (
     '<p class="with-script"><label>Show runs with <input type="search" id="runs-filter" autocomplete="off"></label> '
