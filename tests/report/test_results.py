@@ -323,15 +323,18 @@ def test_what_readme_says_of_the_benchmark() -> None:
     frame = pd.read_csv(RESULTS / "benchmark.csv").query("protocol == 'one linear layer, static' and seeds > 0")
     rows = frame.set_index("estimator")
     assert rows["test_bound"].idxmin() == rows["budget_bound"].idxmin() == "reinmax"
-    assert (rows["epochs"] == 8).all() and len(rows) == 8
-    told = {"reinforce": (1.2, 0.5), "gumbel_softmax": (3.6, 0.5), "direct": (6.6, 0.7)}
+    assert (rows["epochs"] == 8).all() and len(rows) == 15
+    told = {"reinforce": (1.2, 0.5), "gumbel_softmax": (3.6, 0.5), "direct": (6.6, 0.7), "imle": (13.1, 0.8)}
+    told |= {"gumbel_rao": (1.6, 0.5), "straight_through": (8.9, 0.2), "nvil": (9.0, 2.0)}
     for name, (behind, half_width) in told.items():
         assert (round(rows.loc[name, "behind"], 1), round(rows.loc[name, "behind_half_width"], 1)) == (
             behind,
             half_width,
         )
     assert (rows.loc[["rebar", "relax"], "behind"] - 2.5).abs().max() < 0.1
-    unbiased = ["reinforce", "disarm_categorical", "rebar", "relax"]
+    with_four = ["unordered_set", "carms", "double_control_variates"]
+    assert rows.loc[with_four, "behind"].round(1).agg(["min", "max"]).tolist() == [1.3, 1.8]
+    unbiased = ["reinforce", "disarm_categorical", "rebar", "relax", *with_four]
     assert (rows.loc[unbiased, "budget_behind"] > 10).all()
     deep = pd.read_csv(RESULTS / "benchmark.csv").query("protocol == '784-512-256, thresholded' and seeds > 0")
     rows = deep.set_index("estimator")
