@@ -16,7 +16,7 @@ from argmax_vae.errors import DONE, UsageError
 from argmax_vae.estimators import ESTIMATORS
 from argmax_vae.files import write_atomic
 from argmax_vae.report.drawing import Dot, curve_with_band, dots_with_intervals
-from argmax_vae.report.style import style
+from argmax_vae.report.style import FAMILIES, style
 from argmax_vae.statistics import mean_interval
 
 LEFT_OUT = (
@@ -120,7 +120,7 @@ def curves(figure: Any, panels: list[tuple[str, list[str]]], found: dict[str, Pa
         for name in names:
             metrics = pd.read_csv(found[name] / "metrics.csv")
             curve_with_band(axes, metrics.pivot(index="epoch", columns="seed", values="test_bound"), style(name))
-        axes.set_title(family, loc="left")
+        axes.set_title(FAMILIES.get(family, family), loc="left")
         axes.set_xlabel("epoch")
         axes.grid(color="0.9", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)

@@ -27,7 +27,7 @@ from argmax_vae.report.drawing import (
     save,
 )
 from argmax_vae.report.records import definition, require
-from argmax_vae.report.style import rank, style
+from argmax_vae.report.style import FAMILIES, rank, style
 from argmax_vae.report.tables import build
 from argmax_vae.statistics import mean_interval
 
@@ -254,15 +254,6 @@ def draw_budgets(name: str, runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.
                         axes, {style(each): bound for each, bound in above.items() if style(each).family == family}
                     )
     return figure
-
-
-FAMILIES = {
-    "perturbed": "perturbed arg max",
-    "relaxed": "relaxed codes",
-    "control variate": "control variates",
-    "score": "score function",
-}
-"""What a panel calls each family of estimators."""
 
 
 def _log_ticks(axes: Axes, values: pd.Series) -> None:

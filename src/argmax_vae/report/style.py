@@ -68,6 +68,14 @@ _FALLBACK_COLORS = ("#44748A", "#7A6A53", "#8C5A6E", "#5F7A3A")
 LINES = (SOLID, DASHED, DOTTED, DASH_DOT, LONG_DASHED, DASH_DOT_DOT)
 _FALLBACK_MARKERS = ("8", "H")
 
+FAMILIES = {
+    "perturbed": "perturbed arg max",
+    "relaxed": "relaxed codes",
+    "control variate": "control variates",
+    "score": "score function",
+}
+"""What a panel calls each family of estimators."""
+
 
 def style(estimator: str) -> Style:
     """The look of an estimator by its registry name.
