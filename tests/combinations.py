@@ -120,3 +120,5 @@ def combinations() -> Iterator[Combination]:
 COMBINATIONS = [combination for combination in combinations() if combination.fits()]
 COUNTED = Combination("mixture", "direct", phase="both", loss="label", noise="counter")
 """Whose steps draw all kinds of noise, from counters, as steps on CUDA do."""
+COUNTED_IN_LAYERS = Combination("layered", "rebar", noise="counter")
+"""Whose steps draw the noise of further layers for several calls in common."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from combinations import BATCH, COMBINATIONS, COUNTED, SEEDS, Combination
+from combinations import BATCH, COMBINATIONS, COUNTED, COUNTED_IN_LAYERS, SEEDS, Combination
 
 OFTEN = (
     "deep-direct-analytic-unlabelled",
@@ -40,8 +40,9 @@ def test_terms_are_traced_without_a_break(combination: Combination) -> None:
     torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-6)
 
 
-def test_noise_that_a_step_draws_is_traced_without_a_break() -> None:
-    module = COUNTED.module()
+@pytest.mark.parametrize("combination", [COUNTED, COUNTED_IN_LAYERS], ids=str)
+def test_noise_that_a_step_draws_is_traced_without_a_break(combination: Combination) -> None:
+    module = combination.module()
     torch.compiler.reset()
     traced = torch.compile(module.draw, backend="eager", fullgraph=True, dynamic=False)
     torch.testing.assert_close(traced(), module.draw(), rtol=0, atol=0)

@@ -10,7 +10,6 @@ layer therefore serves every layer: at z_l the inner expectation is estimated by
 depend on z_l, and its objective is both a value, unbiased given z_l, and differentiable in z_l.
 """
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import cast
@@ -84,16 +83,16 @@ class Chain(Estimator):
         found: Noise = {}
         layers = self.estimators
 
-        @functools.cache
-        def common(layer: int) -> Noise:
-            return layers[layer].noise((seeds, batch, *self.sizes[layer]), source)
+        common = {
+            layer: estimator.noise((seeds, batch, *size), source)
+            for layer, (estimator, size) in enumerate(zip(layers, self.sizes, strict=True))
+            if estimator.subtracts_losses
+        }
 
         def draw(layer: int, rows: int, prefix: str) -> None:
-            if layers[layer].subtracts_losses:
-                copies = rows // batch
-                drawn = {
-                    name: values.repeat(1, copies, *[1] * (values.ndim - 2)) for name, values in common(layer).items()
-                }
+            if layer in common:
+                copies, found_once = rows // batch, common[layer]
+                drawn = {name: each.repeat(1, copies, *[1] * (each.ndim - 2)) for name, each in found_once.items()}
             else:
                 drawn = layers[layer].noise((seeds, rows, *self.sizes[layer]), source)
             found.update({f"{prefix}{name}": values for name, values in drawn.items()})
