@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -25,3 +26,11 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
 def generator() -> torch.Generator:
     """A generator at a fixed state, for test data and noise."""
     return torch.Generator().manual_seed(20190226)
+
+
+@pytest.fixture
+def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory is the test's own, with nothing in it, and no other directory is named for data."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ARGMAX_VAE_DATA", raising=False)
+    return tmp_path

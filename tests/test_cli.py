@@ -1,12 +1,9 @@
 """The command line: help at once; bad input gets one line and exit code 2, and leaves nothing behind."""
 
-import os
 import re
-import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.error import URLError
@@ -24,9 +21,10 @@ from argmax_vae.config import compose, launchers
 from argmax_vae.config.options import groups, primary_configs
 from argmax_vae.config.overrides import unfolded
 from argmax_vae.errors import UsageError
-from argmax_vae.runs.directory import RunDirectory, scan
-from argmax_vae.training import progress
-from helpers import TINY, train
+from argmax_vae.runs.directory import RunDirectory
+from helpers import TINY
+
+pytestmark = pytest.mark.usefixtures("empty_directory")
 
 # Each with parts of the line that it must be answered with.
 BAD_OVERRIDES = [
@@ -93,14 +91,6 @@ BAD_OVERRIDES = [
     ("paths.runs=${nowhere}", ["paths.runs", "nowhere"]),
     ("model.latents=2x2,3x3", ["2 runs", "-m"]),
 ]
-
-
-@pytest.fixture(autouse=True)
-def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Every test starts in a directory of its own, with nothing in it."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("ARGMAX_VAE_DATA", raising=False)
-    return tmp_path
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -354,16 +344,6 @@ def test_argparse_refuses_with_the_same_code(arguments: list[str], capsys: pytes
     assert "usage: argmax-vae" in capsys.readouterr().err
 
 
-def test_ctrl_c_is_one_line_and_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupted(*arguments: Any) -> NoReturn:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(compose, "cells", interrupted)
-    monkeypatch.setattr("argmax_vae.commands.sweep.cells", interrupted)
-    assert main(["train"]) == 130
-    assert capsys.readouterr().err.count("\n") == 1
-
-
 # Answers
 
 
@@ -386,31 +366,6 @@ def test_cfg_prints_the_composed_configuration(capsys: pytest.CaptureFixture[str
     assert list(empty_directory.iterdir()) == []
 
 
-def test_runs_lists_states_and_reasons(empty_directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    done = train(empty_directory / "runs")
-    failed, interrupted = (RunDirectory(empty_directory / "runs" / name) for name in ("failed", "interrupted"))
-    for run in (failed, interrupted):
-        run.path.mkdir()
-        (run.path / "config.yaml").write_text("{}")
-    failed.fail("Traceback\nRuntimeError: out of ideas\n")
-    capsys.readouterr()
-    assert main(["runs"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(
-        rf"done +all alike +{done.seeds()['test_bound'][0]:.2f} +1 +2 +\d+ s +{done.path.name}", lines[1]
-    )
-    assert lines[0].split() == ["state", "what", "differs", "test", "bound", "(nats)", "seeds", "epochs", "time", "run"]
-    assert re.fullmatch(r"failed +failed RuntimeError: out of ideas", lines[2])
-    assert re.fullmatch(r"interrupted +interrupted", lines[3])
-    assert main(["runs", "--failed"]) == 0
-    assert "out of ideas" in capsys.readouterr().out.splitlines()[1]
-    assert main(["runs", "--format", "word"]) == main(["runs", "--sort", "luck"]) == 2
-    capsys.readouterr()
-    assert main(["runs", "--runs", "elsewhere"]) == 0
-    out, err = capsys.readouterr()
-    assert (out, err) == ("", "argmax-vae: no runs in elsewhere\n")
-
-
 @pytest.mark.parametrize("lost", ["seeds.csv", "config.yaml"])
 def test_a_finished_run_that_lost_a_file_is_no_success(
     lost: str, empty_directory: Path, capsys: pytest.CaptureFixture[str]
@@ -426,11 +381,6 @@ def test_a_finished_run_that_lost_a_file_is_no_success(
     assert lost in err and err.endswith("; remove the directory and train again\n")
     assert main([*chosen, "-m", "model.latents=3x4,2x2"]) == 1
     assert capsys.readouterr().out.count("test bound") == 1
-
-
-def test_missing_lists_the_cells_of_a_table_that_are_not_done(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["runs", "--missing", "section61"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == len(compose.cells("section61", []))
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -474,35 +424,3 @@ sys.exit(f"loaded: {found}" if found else 0)
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("examples:") == len(VERBS)
-
-
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Ctrl-C as a terminal has it: a process that was started in the background ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("interruptible")
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_training_with_130_and_one_line(
-    sent: signal.Signals,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    empty_directory: Path,
-) -> None:
-    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-
-    def send(*arguments: object) -> None:
-        os.kill(os.getpid(), sent)
-
-    with monkeypatch.context() as signalled:
-        signalled.setattr(progress.Progress, "on_train_epoch_end", send)
-        code = main(["train", *TINY, "trainer.epochs=500", "trainer.evaluate_every=500"])
-    assert code == 130
-    (run,) = scan(empty_directory / "runs")
-    told = f"argmax-vae: interrupted; {run.path} keeps no epoch, the same command starts with the first epoch\n"
-    assert capsys.readouterr() == ("", told.replace(f"{empty_directory}/", ""))
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
-    assert run.status == "interrupted"

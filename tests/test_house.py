@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "src" / "argmax_vae"
+REPOSITORY = Path(__file__).parents[1]
+PACKAGE = REPOSITORY / "src" / "argmax_vae"
 FLOORS = [
     {"__main__"},
     {"cli"},
@@ -41,6 +42,8 @@ OWNERS = {
 """Libraries that only some rooms know."""
 LARGEST_MODULE = 450
 MODULES = sorted(PACKAGE.rglob("*.py"))
+FILES = sorted(path for folder in ("src", "tests", "scripts") for path in (REPOSITORY / folder).rglob("*.py"))
+"""Those of the tests and the scripts too."""
 
 
 def name_of(path: Path) -> str:
@@ -83,7 +86,7 @@ def test_libraries_are_known_to_their_rooms_alone(path: Path) -> None:
         assert room in OWNERS[library], f"{name_of(path)} imports {library}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(REPOSITORY).as_posix())
 def test_a_module_can_be_read_at_once(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= LARGEST_MODULE
 

@@ -11,15 +11,12 @@ from argmax_vae.config.options import primary_configs
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
 
+pytestmark = pytest.mark.usefixtures("empty_directory")
+
 SMALL = ("trainer.epochs=2", "trainer.evaluate_every=1", "seeds=[0,1]", "trainer.final_samples=2", "trainer.batch=200")
 
 ONE = ("estimator=direct", "paths.results=results")
 """Leaves one cell of each table."""
-
-
-@pytest.fixture(autouse=True)
-def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def test_all_has_every_config_of_a_table_and_searches_first() -> None:

@@ -15,13 +15,10 @@ from argmax_vae.runs.directory import run_name
 from argmax_vae.training import fit
 from helpers import TINY, raise_after
 
+pytestmark = pytest.mark.usefixtures("empty_directory")
+
 optuna = pytest.importorskip("optuna", reason="the extra argmax-vae[search] is not installed")
 SMALL = [*TINY, "seeds=[0,1]", "estimator.epsilon.value=tag(log,interval(0.05,0.5))", "optim.learning_rate=1e-3,1e-2"]
-
-
-@pytest.fixture(autouse=True)
-def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def run(trials: int = 3, **others: Any) -> pd.DataFrame:

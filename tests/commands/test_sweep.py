@@ -19,13 +19,9 @@ from argmax_vae.runs.directory import RunDirectory, identity, scan
 from argmax_vae.training import fit, prerequisites
 from helpers import TINY, raise_after
 
+pytestmark = pytest.mark.usefixtures("empty_directory")
+
 SWEEP = (*TINY, "trainer.epochs=1", "model.latents=2x2,3x2", "estimator=direct,gumbel_softmax")
-
-
-@pytest.fixture(autouse=True)
-def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def runs_of(overrides: tuple[str, ...]) -> list[RunDirectory]:

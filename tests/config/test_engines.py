@@ -21,14 +21,10 @@ from argmax_vae.config import compose, launchers, options
 from argmax_vae.runs.directory import run_name
 from helpers import TINY, same_numbers
 
+pytestmark = pytest.mark.usefixtures("empty_directory")
+
 ACCEPTANCE = Path(__file__).parents[1] / "acceptance"
 PRESETS = sorted(path.stem for path in options.config_directory().glob("hydra/launcher/*.yaml"))
-
-
-@pytest.fixture(autouse=True)
-def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def needs(plugin: str) -> None:

@@ -13,6 +13,8 @@ from argmax_vae.errors import UsageError
 from argmax_vae.runs.directory import run_name
 from helpers import TINY, same_numbers, train
 
+pytestmark = pytest.mark.usefixtures("empty_directory")
+
 RUNS = {
     "direct": ("experiment=written_direct", "model.latents=20x2", "table=figure2"),
     "learned": ("estimator=relax", "estimator.surrogate=[7,5]", "model.latents=3x2", 'protocol="it\'s é"'),
@@ -24,12 +26,6 @@ RUNS = {
     ),
     "schedule": ("estimator=gumbel_rao", "schedule@estimator.temperature=cosine", "estimator.temperature.end=1e-7"),
 }
-
-
-@pytest.fixture(autouse=True)
-def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("ARGMAX_VAE_DATA", raising=False)
 
 
 def one(*overrides: str, name: str = "train") -> Cell:

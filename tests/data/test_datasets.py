@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 from urllib.error import URLError
 
 import numpy as np
@@ -21,17 +21,11 @@ import sklearn.datasets
 import torch
 import torchvision
 
-from argmax_vae.data import mnist
 from argmax_vae.data.datasets import DATASETS, is_present, load_dataset
 from argmax_vae.data.images import Dataset
-from argmax_vae.errors import UsageError
+from data_checks import PACKED, assert_contract, message_of
 
-SIZES = dict.fromkeys(DATASETS, (50_000, 10_000, 10_000)) | {"digits": (1200, 297, 300)}
-SIZES |= {"celeba": (20_000, 2_000, 2_000)}  # of the subset in img64.zip
-SIZES |= {"omniglot": (23_000, 1_345, 8_070)}  # of chardata.mat
-CLASSES = dict.fromkeys(DATASETS, 10) | {"celeba": 8}
 PUBLISHED = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
-PACKED = ("train", "valid", "test")
 FILES = {name: [f"{kind}/raw/train-images-idx3-ubyte.gz"] for name, kind in PUBLISHED.items()}
 FILES |= {"binarized_mnist": [f"BinarizedMNIST/binarized_mnist_{part}.npy" for part in PACKED], "digits": []}
 FILES |= {"celeba": ["CelebA/img64.zip"], "omniglot": ["Omniglot/chardata.mat"]}
@@ -70,14 +64,6 @@ def write_idx(array: np.ndarray) -> bytes:
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
-def message_of(name: str, directory: Path) -> str:
-    """Return the message of the usage error that loading raises, which must be one line."""
-    with pytest.raises(UsageError) as caught:
-        load_dataset(name, directory)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
 # What is loaded
 
 
@@ -89,20 +75,6 @@ def test_registered_data_sets_keep_the_contract(name: str) -> None:
     """CelebA's, which takes long to decode, is seen where its labels are."""
     dataset, _ = load_real(name)
     assert_contract(name, dataset)
-
-
-def assert_contract(name: str, dataset: Dataset) -> None:
-    splits = (dataset.train, dataset.validation, dataset.test)
-    assert dataset.name == name
-    assert tuple(len(split.pixels) for split in splits) == SIZES[name]
-    for split in splits:
-        assert split.pixels.dtype == torch.uint8
-        assert split.pixels.shape[1] == np.prod(dataset.shape)
-        assert (split.pixels.min(), split.pixels.max()) == (0, 255)
-        assert bool(((split.pixels == 0) | (split.pixels == 255)).all()) == dataset.binary
-        if split.labels is not None:
-            assert split.labels.dtype == torch.int64
-            assert split.labels.unique().tolist() == list(range(CLASSES[name]))
 
 
 @pytest.mark.real_data
@@ -148,6 +120,21 @@ def test_digits_are_those_of_scikit_learn(tmp_path: Path) -> None:
     assert np.abs(pixels.numpy() / 255 - shipped.images.reshape(-1, 64) / 16).max() <= 0.5 / 255 + 1e-12
     assert np.array_equal(pixels >= 128, shipped.data >= 8)
     assert not (tmp_path / "absent").exists()
+
+
+def test_the_digest_is_that_of_pixels_labels_and_splits() -> None:
+    first, again = (load_dataset("digits", Path()) for _ in range(2))
+    assert first.digest == again.digest
+    assert {name: first.digest[name] for name in ("train", "validation", "test")} == {
+        "train": 1200,
+        "validation": 297,
+        "test": 300,
+    }
+    again.test.pixels[0, 0] ^= 1
+    other = replace(first, train=replace(first.train, labels=None))
+    moved = replace(first, validation=first.test, test=first.validation)
+    changed = replace(first, test=again.test)
+    assert len({str(each.digest) for each in (first, other, moved, changed)}) == 4
 
 
 # Names
@@ -372,118 +359,6 @@ def test_directory_that_cannot_be_written_is_named(
     assert "Permission denied" in message
 
 
-# The files of packed bits
-
-
-@pytest.fixture
-def packed(tmp_path: Path) -> Path:
-    """A folder of packed files in which image i is the 32 bits of i and zeros."""
-    folder = tmp_path / "BinarizedMNIST"
-    folder.mkdir()
-    for part, images in zip(PACKED, SIZES["binarized_mnist"], strict=True):
-        content = np.zeros((images, 98), np.uint8)
-        content[:, :4] = np.arange(images, dtype=">u4").view(np.uint8).reshape(images, 4)
-        np.save(folder / f"binarized_mnist_{part}.npy", content)
-    return folder
-
-
-def test_packed_bits_become_pixels(packed: Path, tmp_path: Path) -> None:
-    dataset = load_dataset("binarized_mnist", tmp_path)
-    assert dataset.binary
-    for split, images in zip((dataset.train, dataset.validation, dataset.test), SIZES[dataset.name], strict=True):
-        assert split.labels is None
-        assert split.pixels.shape == (images, 784)
-        for number in (0, 1, 5, images - 1):
-            expected = [255 * int(bit) for bit in f"{number:032b}"] + [0] * 752
-            assert split.pixels[number].tolist() == expected
-
-
-def object_array() -> bytes:
-    """Return a npy file that only unpickling could read."""
-    stream = io.BytesIO()
-    np.save(stream, np.array([{}], dtype=object), allow_pickle=True)
-    return stream.getvalue()
-
-
-def archive_of_arrays() -> bytes:
-    """Return a npz file under a name that promises npy."""
-    stream = io.BytesIO()
-    np.savez(stream, np.zeros(1))
-    return stream.getvalue()
-
-
-def saved(array: np.ndarray) -> bytes:
-    """Return the bytes of a npy file."""
-    stream = io.BytesIO()
-    np.save(stream, array)
-    return stream.getvalue()
-
-
-@pytest.mark.parametrize("part", PACKED)
-@pytest.mark.parametrize(
-    ("damage", "finding"),
-    [
-        pytest.param(lambda content: content[:-1], "damaged", id="truncated"),
-        pytest.param(lambda content: content[:50], "damaged", id="half a header"),
-        pytest.param(lambda content: content.replace(b"}", b"("), "damaged", id="open bracket in header"),
-        pytest.param(lambda content: b"", "damaged", id="empty"),
-        pytest.param(lambda content: b"<html></html>", "damaged", id="not npy"),
-        pytest.param(lambda content: b"PK\x03\x04", "damaged", id="half a zip"),
-        pytest.param(lambda content: object_array(), "damaged", id="pickle"),
-        pytest.param(lambda content: archive_of_arrays(), "damaged", id="npz"),
-        pytest.param(lambda content: saved(np.zeros((5, 98), np.uint8)), "(5, 98)", id="five images"),
-        pytest.param(lambda content: saved(np.zeros((10_000, 98), np.int8)), "int8", id="wrong type"),
-    ],
-)
-def test_damaged_packed_file_is_named(
-    damage: Callable[[bytes], bytes], finding: str, part: str, packed: Path, tmp_path: Path
-) -> None:
-    path = packed / f"binarized_mnist_{part}.npy"
-    path.write_bytes(damage(path.read_bytes()))
-    message = message_of("binarized_mnist", tmp_path)
-    assert message.startswith(f"{path} ")
-    assert finding in message
-    assert "delete it" in message
-
-
-def test_npy_file_that_promises_more_than_it_holds_is_refused_before_it_is_read(packed: Path, tmp_path: Path) -> None:
-    stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": (10**15, 98)})
-    (packed / "binarized_mnist_test.npy").write_bytes(stream.getvalue())
-    assert "holds uint8 of shape (1000000000000000, 98), not uint8 of" in message_of("binarized_mnist", tmp_path)
-
-
-@pytest.mark.parametrize("part", PACKED)
-def test_missing_packed_file_is_named(part: str, packed: Path, tmp_path: Path) -> None:
-    path = packed / f"binarized_mnist_{part}.npy"
-    path.unlink()
-    message = message_of("binarized_mnist", tmp_path)
-    assert message.startswith(f"{path} is missing")
-    assert "ARGMAX_VAE_DATA" in message
-
-
-def test_unreadable_packed_file_is_named(packed: Path, tmp_path: Path) -> None:
-    path = packed / "binarized_mnist_test.npy"
-    path.unlink()
-    path.mkdir()
-    assert message_of("binarized_mnist", tmp_path).startswith(f"{path} cannot be read")
-
-
-def test_the_digest_is_that_of_pixels_labels_and_splits() -> None:
-    first, again = (load_dataset("digits", Path()) for _ in range(2))
-    assert first.digest == again.digest
-    assert {name: first.digest[name] for name in ("train", "validation", "test")} == {
-        "train": 1200,
-        "validation": 297,
-        "test": 300,
-    }
-    again.test.pixels[0, 0] ^= 1
-    other = replace(first, train=replace(first.train, labels=None))
-    moved = replace(first, validation=first.test, test=first.validation)
-    changed = replace(first, test=again.test)
-    assert len({str(each.digest) for each in (first, other, moved, changed)}) == 4
-
-
 def test_what_is_there_needs_no_download(name: str, raw: Path, archives: dict[str, bytes], tmp_path: Path) -> None:
     assert not is_present(name, tmp_path)
     for archive in archives:
@@ -491,12 +366,3 @@ def test_what_is_there_needs_no_download(name: str, raw: Path, archives: dict[st
     assert is_present(name, tmp_path)
     assert is_present("digits", tmp_path / "nowhere")
     assert not is_present("celeba", tmp_path / "nowhere")
-
-
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_a_packed_array_is_read_in_either_order(order: Literal["C", "F"], tmp_path: Path) -> None:
-    """numpy writes an array by rows or by columns, and the header says which."""
-    expected = np.random.default_rng(0).integers(256, size=(7, 3), dtype=np.uint8)
-    np.save(tmp_path / "a.npy", np.asarray(expected, order=order))
-    with (tmp_path / "a.npy").open("rb") as stream:
-        assert np.array_equal(mnist.read_npy(stream, (7, 3)), expected)

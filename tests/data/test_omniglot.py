@@ -16,7 +16,7 @@ from argmax_vae.config import compose
 from argmax_vae.data import omniglot
 from argmax_vae.data.datasets import load_dataset
 from argmax_vae.data.images import Dataset
-from argmax_vae.errors import UsageError
+from data_checks import message_of
 
 CHARACTERS = {
     "images_background": ["Greek/character01", "Latin/character02"],
@@ -25,12 +25,11 @@ CHARACTERS = {
 
 
 @pytest.fixture(autouse=True)
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def small(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files with few images, and a cache of this test's own."""
     monkeypatch.setattr(omniglot, "MATLAB", {"data": 9, "testdata": 4})
     monkeypatch.setattr(omniglot, "VALIDATION", 3)
     monkeypatch.setattr(omniglot, "CHARACTERS", {part: len(names) for part, names in CHARACTERS.items()})
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def pictures(images: int, seed: int) -> np.ndarray:
@@ -104,14 +103,6 @@ def pixels(dataset: Dataset) -> list[torch.Tensor]:
     assert (dataset.name, dataset.shape, dataset.binary) == ("omniglot", (1, 28, 28), False)
     assert all(split.labels is None for split in (dataset.train, dataset.validation, dataset.test))
     return [split.pixels for split in (dataset.train, dataset.validation, dataset.test)]
-
-
-def message_of(directory: Path) -> str:
-    """The message of the usage error that loading raises, which must be one line."""
-    with pytest.raises(UsageError) as caught:
-        load_dataset("omniglot", directory)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_constants_are_those_of_the_published_files(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +184,9 @@ def test_the_matlab_file_comes_first_and_torchvisions_folder_second(tmp_path: Pa
         for part in CHARACTERS:
             put_drawings(tmp_path / folder, part, True)
     put(tmp_path / "omniglot-py" / "images_background.zip", b"damaged")
-    assert message_of(tmp_path).startswith(f"{tmp_path / 'omniglot-py' / 'images_background.zip'} cannot be read")
+    assert message_of("omniglot", tmp_path).startswith(
+        f"{tmp_path / 'omniglot-py' / 'images_background.zip'} cannot be read"
+    )
     put(tmp_path / "Omniglot" / "chardata.mat", matlab())
     assert len(load_dataset("omniglot", tmp_path).train.pixels) == 6
 
@@ -221,7 +214,7 @@ def test_the_matlab_file_comes_first_and_torchvisions_folder_second(tmp_path: Pa
 )
 def test_a_damaged_matlab_file_is_named(content: Callable[[], bytes], finding: str, tmp_path: Path) -> None:
     path = put(tmp_path / "Omniglot" / "chardata.mat", content())
-    message = message_of(tmp_path)
+    message = message_of("omniglot", tmp_path)
     assert message.startswith(f"{path} ") and message.endswith("put a whole copy in its place")
     assert finding in message
 
@@ -230,14 +223,14 @@ def test_a_matlab_file_of_something_else_is_named(tmp_path: Path) -> None:
     stream = io.BytesIO()
     savemat(stream, {"other": np.zeros(3)})
     path = put(tmp_path / "Omniglot" / "chardata.mat", stream.getvalue())
-    assert message_of(tmp_path).startswith(f"{path} holds nothing as data, not numbers of shape (784, 9)")
+    assert message_of("omniglot", tmp_path).startswith(f"{path} holds nothing as data, not numbers of shape (784, 9)")
 
 
 @pytest.mark.parametrize("present", [(), ("images_background",), ("images_evaluation",)])
 def test_missing_files_are_a_line_that_says_where_to_put_them(present: tuple[str, ...], tmp_path: Path) -> None:
     for part in present:
         put_drawings(tmp_path / "omniglot-py", part, True)
-    message = message_of(tmp_path)
+    message = message_of("omniglot", tmp_path)
     absent = next(part for part in CHARACTERS if part not in present)
     assert message.startswith(f"{tmp_path / 'Omniglot'} holds neither chardata.mat nor {absent}")
     assert "ARGMAX_VAE_DATA" in message
@@ -258,7 +251,7 @@ def test_missing_files_are_a_line_that_says_where_to_put_them(present: tuple[str
 def test_a_damaged_drawing_is_named(changed: dict[str, Any], finding: str, packed: bool, tmp_path: Path) -> None:
     source = put_drawings(tmp_path / "omniglot-py", "images_background", packed, **changed)
     put_drawings(tmp_path / "omniglot-py", "images_evaluation", packed)
-    message = message_of(tmp_path)
+    message = message_of("omniglot", tmp_path)
     assert message.startswith(f"{source} ") and message.endswith("put a whole copy in its place")
     assert finding in message
 
@@ -267,7 +260,7 @@ def test_a_missing_character_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for part in CHARACTERS:
         put_drawings(tmp_path / "omniglot-py", part, False)
     monkeypatch.setattr(omniglot, "CHARACTERS", {"images_background": 3, "images_evaluation": 1})
-    assert "images_background holds 2 characters, not 3" in message_of(tmp_path)
+    assert "images_background holds 2 characters, not 3" in message_of("omniglot", tmp_path)
 
 
 def test_the_option_samples_pixels_anew() -> None:

@@ -4,17 +4,18 @@ import os
 import re
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 import pytest
 import pytorch_lightning as pl
 
 from argmax_vae.cli import main
+from argmax_vae.config import compose
 from argmax_vae.errors import UsageError
 from argmax_vae.interruption import interruptible
 from argmax_vae.runs.checkpoints import load_checkpoint
-from argmax_vae.runs.directory import RunDirectory
+from argmax_vae.runs.directory import RunDirectory, scan
 from argmax_vae.training import callbacks, progress
 from helpers import TINY, cell, metrics, raise_after, seeds, train
 
@@ -146,3 +147,37 @@ def test_checkpoints_are_written_by_time_too(
 def test_minutes_between_checkpoints_are_not_negative(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"runtime\.checkpoint_minutes=-1\.0 must be at least 0"):
         cell(tmp_path, "runtime.checkpoint_minutes=-1")
+
+
+@pytest.mark.usefixtures("empty_directory")
+def test_ctrl_c_is_one_line_and_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*arguments: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compose, "cells", interrupted)
+    monkeypatch.setattr("argmax_vae.commands.sweep.cells", interrupted)
+    assert main(["train"]) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_training_with_130_and_one_line(
+    sent: signal.Signals,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    empty_directory: Path,
+) -> None:
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+
+    def send(*arguments: object) -> None:
+        os.kill(os.getpid(), sent)
+
+    with monkeypatch.context() as signalled:
+        signalled.setattr(progress.Progress, "on_train_epoch_end", send)
+        code = main(["train", *TINY, "trainer.epochs=500", "trainer.evaluate_every=500"])
+    assert code == 130
+    (run,) = scan(empty_directory / "runs")
+    told = f"argmax-vae: interrupted; {run.path} keeps no epoch, the same command starts with the first epoch\n"
+    assert capsys.readouterr() == ("", told.replace(f"{empty_directory}/", ""))
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    assert run.status == "interrupted"

@@ -1,8 +1,7 @@
-"""Labels in training: the subset, the gradient that a label makes, the phases, and what the classifier learns."""
+"""Labels in training: the gradient that a label makes, the phases, and what the classifier learns."""
 
 import math
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,7 +11,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
 from argmax_vae.commands.evaluate import evaluate_run
 from argmax_vae.commands.gradients import measure_gradients
-from argmax_vae.config import compose
 from argmax_vae.data.datasets import load_dataset
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
@@ -21,50 +19,23 @@ from argmax_vae.estimators.direct import Direct, DirectConfig
 from argmax_vae.estimators.exact import Exact, ExactConfig
 from argmax_vae.estimators.schedules import Constant
 from argmax_vae.objective.labels import (
-    Passes,
     SupervisionConfig,
     cross_entropy,
-    labelled_subset,
     supervised,
-    take_labelled,
-    with_replacement,
 )
 from argmax_vae.randomness import PlainNoise
-from argmax_vae.training import build, fit
+from argmax_vae.training import build
 from argmax_vae.training.mixture_vae import MixtureVAE, clustering_accuracy
 from chance import FALSE_ALARM, mean_p_value
 from helpers import cell, metrics, raise_after, same_numbers, seeds, train
+from supervised_mixture import JOINT, MIXTURE, PASSES, SEQUENTIAL, SEQUENTIAL_JOINT, started
 from tabular import TabularLoss
 
 STEP = torch.tensor(0)
 K = 4
-MIXTURE = (
-    "model=mixture",
-    *("model.latents=1x10", "model.hidden=[32,24]", "model.row=12", "model.component_hidden=[10]"),
-    *("model.decoder_hidden=[32]", "model.discrete_hidden=[20]", "model.gaussian=4", "trainer.batch=200"),
-)
-JOINT = ("supervision=joint", "supervision.labels=50", "supervision.labelled_batch=40")
-SEQUENTIAL = ("supervision=sequential", "supervision.labels=50", "supervision.labelled_visits=12")
-SEQUENTIAL_JOINT = (
-    *("supervision=sequential_joint", "supervision.labels=50"),
-    *("supervision.labelled_batch=50", "supervision.labelled_visits=12"),
-)
-PASSES = (
-    *("supervision=sequential_joint", "supervision.labels=50", "supervision.labelled_batch=10"),
-    *("supervision.labelled_visits=2", "supervision.sampling=without_replacement"),
-)
 TRAININGS = pytest.mark.parametrize(
     "overrides", [JOINT, SEQUENTIAL, SEQUENTIAL_JOINT, ()], ids=["joint", "sequential", "sequential_joint", "none"]
 )
-
-
-def started(tmp_path: Path, *overrides: str) -> MixtureVAE:
-    """A tiny mixture on the digits, at the first step of its first epoch."""
-    module = build.build(cell(tmp_path, *MIXTURE, *overrides).config, load_dataset("digits", Path()))
-    assert isinstance(module, MixtureVAE)
-    module.prepare_steps(module.configure_optimizers())
-    module.on_train_epoch_start()
-    return module
 
 
 def tiny(generator: torch.Generator, rows: int = 1) -> tuple[Tensor, TabularLoss, Tensor]:
@@ -149,96 +120,6 @@ def test_cross_entropies(generator: torch.Generator) -> None:
     zeros = torch.zeros(3, dtype=torch.float64)
     found = cross_entropy(chosen, Estimate(zeros, zeros, relaxed), logits, labels)
     torch.testing.assert_close(found, -2 * (relaxed[0] * labels).sum((-2, -1)))
-
-
-@pytest.mark.parametrize("number", [10, 50, 300])
-def test_subset_is_balanced_and_belongs_to_its_seed(number: int) -> None:
-    classes = load_dataset("digits", Path()).train.labels
-    assert classes is not None
-    subset = labelled_subset(classes, number, 10, seed=3)
-    assert torch.bincount(classes[subset]).tolist() == [number // 10] * 10
-    assert len(set(subset.tolist())) == number
-    assert torch.equal(subset, labelled_subset(classes, number, 10, seed=3))
-    assert not torch.equal(subset, labelled_subset(classes, number, 10, seed=4))
-
-
-def test_a_stratified_subset_has_the_shares_of_the_classes(generator: torch.Generator) -> None:
-    """Every quota is the class's share rounded down or up, and the quotas sum to the number of labels."""
-    counts = torch.tensor([4930, 4605, 5827, 3174, 158, 691, 150, 465])
-    classes = torch.arange(8).repeat_interleave(counts)[torch.randperm(20_000, generator=generator)]
-    subset = labelled_subset(classes, 800, 8, seed=3, labelled_classes="stratified")
-    found, shares = torch.bincount(classes[subset]), counts * 800 / 20_000
-    assert found.tolist() == [197, 184, 233, 127, 6, 28, 6, 19]
-    assert ((found - shares).abs() < 1).all()
-    assert len(set(subset.tolist())) == 800
-    everything = labelled_subset(classes, 20_000, 8, seed=3, labelled_classes="stratified")
-    assert torch.equal(everything.sort().values, torch.arange(20_000))
-
-
-def test_a_run_has_the_labelled_images_of_its_classes(tmp_path: Path) -> None:
-    """Stratified labels need not be divisible by the number of classes, and are a choice of the run's identity."""
-    dataset = load_dataset("digits", Path())
-    choices = (*MIXTURE, "supervision=joint", "supervision.labels=55", "supervision.labelled_classes=stratified")
-    module = build.build(cell(tmp_path, *choices).config, dataset)
-    assert isinstance(module, MixtureVAE)
-    assert dataset.train.labels is not None
-    subset = labelled_subset(dataset.train.labels, 55, 10, 0, "stratified")
-    assert torch.equal(module.labelled_pixels[0], dataset.train.pixels[subset])
-    names = {cell(tmp_path, *MIXTURE, "supervision=joint", *more).run for more in ((), choices[-1:])}
-    assert len(names) == 2
-
-
-def test_subset_is_of_the_training_split_unless_asked_for(tmp_path: Path) -> None:
-    dataset = load_dataset("digits", Path())
-    for source, images in (("train", 1200), ("train_and_validation", 1497)):
-        chosen = cell(tmp_path, *MIXTURE, *SEQUENTIAL, f"supervision.source={source}", "seeds=[0,1]")
-        module = build.build(chosen.config, dataset)
-        assert isinstance(module, MixtureVAE)
-        pixels = torch.cat([dataset.train.pixels, dataset.validation.pixels])[:images]
-        classes = torch.cat([split.labels for split in (dataset.train, dataset.validation)])[:images]
-        subsets = torch.stack([labelled_subset(classes, 50, 10, seed) for seed in (0, 1)])
-        assert (int(subsets.max()) >= 1200) == (images > 1200)
-        assert torch.equal(module.labelled_pixels, pixels[subsets])
-        assert torch.equal(module.labelled_classes, classes[subsets])
-
-
-def test_without_labels_no_image_is_kept_twice(tmp_path: Path) -> None:
-    module = build.build(cell(tmp_path, *MIXTURE, "seeds=[0,1]").config, load_dataset("digits", Path()))
-    assert module.labelled_pixels.shape == (2, 0, 64)
-
-
-def test_labelled_images_of_a_step_are_drawn_evenly() -> None:
-    classes = torch.tensor([[5, 7, 9], [1, 2, 3]])
-    pixels = torch.stack([classes, 10 * classes], -1).to(torch.uint8)
-    uniform = torch.tensor([[0.0, 0.34, 0.9999999, 0.5], [0.0, 0.5, 1.0, 0.1]])
-    drawn, labels = take_labelled(pixels, classes, with_replacement(uniform, 3))
-    assert labels.tolist() == [[5, 7, 9, 7], [1, 2, 3, 1]]
-    assert torch.equal(drawn, torch.stack([labels, 10 * labels], -1).to(torch.uint8))
-
-
-def test_a_pass_sees_every_labelled_image_once_in_an_order_of_its_own() -> None:
-    """Whichever step is asked for first: so a run that resumes sees what an uninterrupted one sees."""
-    passes = Passes([3, 7], 12, 4)
-    steps = [passes.of_step(step) for step in range(6)]
-    orders = [torch.cat(steps[start : start + 3], 1).tolist() for start in (0, 3)]
-    assert all(sorted(order) == list(range(12)) for both in orders for order in both)
-    assert len({tuple(order) for both in orders for order in both}) == 4
-    assert torch.equal(Passes([7], 12, 4).of_step(4), steps[4][1:])
-
-
-def test_labelled_images_are_seen_in_as_many_passes_as_asked_for(tmp_path: Path) -> None:
-    """Two passes of five steps are 10 of the 12 steps of two epochs; behind them two epochs see both."""
-    run = train(tmp_path, *MIXTURE, *PASSES, "trainer.epochs=4")
-    assert seeds(run)[["steps", "labelled_epochs"]].to_numpy().tolist() == [[10 + 2 * 6, 2]]
-    module = started(tmp_path, *PASSES, "seeds=[0,1]")
-    assert (module.labelled_steps, module.labelled_epochs) == (10, 2)
-    drawn = []
-    for step in range(10):
-        if step % 6 == 0:
-            module.on_train_epoch_start()
-        drawn.append(module.draw()["labelled"])
-        module.steps_done += 1
-    assert all(torch.bincount(positions).tolist() == [2] * 50 for positions in torch.cat(drawn, 1))
 
 
 @pytest.mark.parametrize("overrides", [JOINT, SEQUENTIAL, SEQUENTIAL_JOINT, (), PASSES])
@@ -390,16 +271,6 @@ def test_phases_see_the_images_they_name(tmp_path: Path) -> None:
         assert int(label.argmax()) in dataset.train.labels[twins].tolist()
 
 
-@pytest.mark.parametrize("binarize", [True, False])
-def test_labelled_images_are_binary_unless_asked_for_as_they_are(binarize: bool, tmp_path: Path) -> None:
-    module = started(tmp_path, *JOINT, f"supervision.binarize={binarize}")
-    noise = module.draw()
-    images, _ = module.inputs(torch.arange(200).unsqueeze(0), noise)
-    drawn = take_labelled(module.labelled_pixels, module.labelled_classes, noise["labelled"])[0].float() / 255
-    assert torch.equal(images[:, :200], images[:, :200].round())
-    torch.testing.assert_close(images[:, 200:], (drawn >= 0.5).float() if binarize else drawn)
-
-
 def test_sequential_joint_begins_as_sequential_does_and_then_sees_both(tmp_path: Path) -> None:
     """The losses of the labelled phase, at its ε, are those of sequential training; ε is the schedule's behind it."""
     chosen = (*MIXTURE, "estimator=direct", "supervision.labelled_value=0.5", "trainer.epochs=3")
@@ -488,109 +359,3 @@ def test_a_captured_graph_equals_step_by_step(overrides: tuple[str, ...], tmp_pa
 def test_clustering_accuracy_names_values_in_the_best_way() -> None:
     counts = torch.tensor([[0, 9, 1], [8, 0, 2], [0, 0, 10]]).numpy()
     assert clustering_accuracy(counts) == pytest.approx(27 / 30)
-
-
-def bad(*overrides: str) -> str:
-    with pytest.raises(UsageError) as caught:
-        compose.cells("train", ["data=digits", *MIXTURE, *overrides])
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "problem"),
-    [
-        (("supervision=joint", "supervision.labels=55"), "supervision.labels=55 must be divisible by the 10 classes"),
-        (
-            ("supervision=joint", "supervision.labelled_classes=even"),
-            "supervision.labelled_classes=even must be one of balanced, stratified",
-        ),
-        (("supervision=joint", "supervision.labels=0"), "labels need supervision=joint, sequential or"),
-        (("supervision=none", "supervision.labels=10"), "labels need supervision=joint, sequential or"),
-        (("supervision=joint", "supervision.loss=hinge"), "supervision.loss=hinge must be one of"),
-        (("supervision=joint", "supervision.weight=0"), "supervision.weight=0.0 must be greater than 0"),
-        (("supervision=joint", "estimator=exact"), "supervision.loss=label needs estimator=direct"),
-        (("supervision=joint", "estimator.direction=away"), "supervision.loss=label needs estimator=direct"),
-        (("supervision=joint", "supervision.loss=relaxed_cross_entropy"), "needs estimator=gumbel_softmax"),
-        (
-            (
-                *("supervision=joint", "supervision.labels=50", "supervision.loss=cross_entropy"),
-                *("estimator=reinforce", "estimator.baseline=moving_average"),
-            ),
-            "estimator.baseline=moving_average does not fit supervision=joint",
-        ),
-        (
-            ("supervision=sequential_joint", "supervision.source=train_and_validation"),
-            "supervision.source=train_and_validation needs supervision=sequential",
-        ),
-        (("supervision=joint", "supervision.labels=-10"), "supervision.labels=-10 must be at least 0"),
-        (
-            ("supervision=joint", "supervision.labels=50", "supervision.labelled_value=0.5"),
-            "not estimator=direct and joint",
-        ),
-        (
-            (
-                *("supervision=sequential", "supervision.labels=50", "supervision.loss=cross_entropy"),
-                *("estimator=exact", "supervision.labelled_value=0.5"),
-            ),
-            "labelled_value=0.5 needs an estimator with ε or τ and supervision=sequential or sequential_joint",
-        ),
-        (("supervision=joint", "model=linear", "~model.gaussian"), "key"),
-        (("model.latents=2x10",), "model.latents=2x10 must be 1 x k for a mixture"),
-        (("model.dropout=1",), "model.dropout=1.0 must be at least 0 and less than 1"),
-        (("model.activation=tanh",), "model.activation=tanh must be one of relu, leaky_relu"),
-        (("model.gaussian_kl=none",), "model.gaussian_kl=none must be one of"),
-        (("model.gaussian_noise=none",), "model.gaussian_noise=none must be one of shared, per_component"),
-        (("model.negative_slope=0.2",), "model.negative_slope=0.2 must be 0.01 with model.activation=relu"),
-        (
-            ("model.activation=leaky_relu", "model.component_negative_slope=-1"),
-            "model.component_negative_slope=-1.0 must be at least 0",
-        ),
-        (
-            ("supervision=joint", "supervision.labels=100", "supervision.sampling=twice"),
-            "supervision.sampling=twice must be one of with_replacement, without_replacement",
-        ),
-        (
-            (*PASSES, "supervision.labelled_batch=40"),
-            "supervision.labelled_batch=40 must be a divisor of supervision.labels=50",
-        ),
-        (
-            ("supervision=joint", "supervision.labels=50", "supervision.schedule_starts=after_labels"),
-            "supervision.schedule_starts=after_labels needs supervision=sequential or sequential_joint, not joint",
-        ),
-        (("supervision.select=accuracy",), "supervision.select=accuracy needs labels"),
-        (("trainer.importance_samples=5",), "trainer.importance_samples=5 must be 0 with model=mixture"),
-        (("model.gaussian=0",), "model.gaussian=0 must be from 1 to"),
-    ],
-)
-def test_bad_choices_are_named_in_one_line(overrides: tuple[str, ...], problem: str) -> None:
-    assert problem in bad(*overrides)
-
-
-def test_supervision_needs_a_mixture() -> None:
-    with pytest.raises(UsageError, match="needs model=mixture or attributes, not model"):
-        compose.cells("train", ["data=digits", "supervision=joint"])
-
-
-@pytest.mark.parametrize(
-    ("overrides", "problem"),
-    [
-        (("supervision.labels=5000",), r"class \d has \d+ images, not 500; use fewer"),
-        (("model.latents=1x5",), "model.latents has k = 5, the data set has 10 classes"),
-        (("supervision=sequential", "trainer.epochs=2"), "trainer.epochs=2 must be more than the 313 epochs"),
-    ],
-)
-def test_labels_that_the_data_cannot_give(overrides: tuple[str, ...], problem: str, tmp_path: Path) -> None:
-    chosen = cell(tmp_path, *MIXTURE, *JOINT, *overrides)
-    with pytest.raises(UsageError, match=problem):
-        fit.train(chosen)
-    assert not chosen.run.has_ended
-
-
-def test_a_data_set_without_labels_is_refused(tmp_path: Path) -> None:
-    digits = load_dataset("digits", Path())
-    parts: dict[str, Any] = {name: getattr(digits, name) for name in ("shape", "validation", "test", "binary")}
-    unlabelled = type(digits)(name="binarized", train=type(digits.train)(digits.train.pixels, None), **parts)
-    chosen = cell(tmp_path, *MIXTURE, *JOINT)
-    with pytest.raises(UsageError, match="name=binarized has no labels, which supervision"):
-        build.build(chosen.config, unlabelled)
