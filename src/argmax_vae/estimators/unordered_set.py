@@ -101,6 +101,6 @@ def set_scores(scores: Losses) -> dict[frozenset[int], Float[Tensor, "*leading"]
         for subset in itertools.combinations(members, size):
             left = [s for s in members if s not in subset]
             reached = torch.stack([scores[s] + found[frozenset([*subset, s])] for s in left])
-            free = torch.logaddexp(beyond, scores[left].logsumexp(0))
+            free = torch.logaddexp(beyond, torch.stack([scores[s] for s in left]).logsumexp(0))
             found[frozenset(subset)] = reached.logsumexp(0) - free
     return found
