@@ -358,6 +358,8 @@ def test_what_readme_says_of_errors_and_directions_at_20x2() -> None:
     least = deep.groupby(["estimator", "value"], dropna=False)["mean_squared_error"].mean().groupby("estimator").min()
     assert 0.3 < least["local_expectation"] / least["direct_control_variate"] < 0.4
     means = frame.groupby(["estimator", "choices", "value"], dropna=False)[["cosine", "decoder_evaluations"]].mean()
+    assert round(by_seed.get_group("nvil").mean()) == 56
+    assert means.loc["nvil", "cosine"].round(2).tolist() == [0.13]
     front = means.sort_values(["decoder_evaluations", "cosine"], ascending=[True, False])
     front = front[front["cosine"] > front["cosine"].cummax().shift(fill_value=-1.0)].round(2).reset_index()
     assert list(zip(front["estimator"], front["cosine"], front["decoder_evaluations"], strict=True)) == [
