@@ -154,6 +154,18 @@ def test_dots_show_mean_interval_and_published_value() -> None:
     assert [line.get_xdata()[0] for line in published] == [126.66, 127.0]
 
 
+def test_a_bar_beyond_the_limits_ends_there_in_an_arrow() -> None:
+    """Limits show means and published values and a quarter of their range more."""
+    limits = drawing.limits_of_dots([10.0, 14.0, math.nan], [18.0])
+    assert limits == (8.0, 20.0)
+    axes = Figure().subplots()
+    drawing.dots_with_intervals(axes, [drawing.Dot("a", 10.0, 9.0, 18.0, style("relax"))], limits)
+    (bar,) = axes.containers[0].lines[2]
+    assert bar.get_segments()[0][:, 0].tolist() == [8.0, 19.0]
+    assert axes.get_xlim() == limits
+    assert [line.get_xdata()[0] for line in axes.lines if line.get_marker() in "<>"] == [8.0]
+
+
 def test_figure2_has_a_panel_per_protocol_and_per_size() -> None:
     figure = figures.draw_figure2(RUNS, curves(RUNS), PAPER)
     titles = [axes.get_title(loc="left") for axes in figure.get_axes()]

@@ -192,6 +192,25 @@ def test_what_readme_says_of_labels_that_are_forgotten() -> None:
     assert abs(row["test_bound"] - row["test_bound_paper"]) < row["test_bound_half_width"]
 
 
+def test_what_readme_says_of_a_temperature_that_falls_from_the_labels_on() -> None:
+    curves = pd.read_csv(RESULTS / "curves.csv")
+    curves = curves[(curves["table"] == "figure3") & (curves["labels"] == 100)]
+    means = curves.groupby(["protocol", "estimator", "epoch"])[["validation_accuracy", "validation_bound"]].mean()
+    slow = means.loc["sequential, τ from the labels on", "gumbel_softmax"]
+    released = means.loc[labels.RELEASED, "gumbel_softmax"]
+    assert slow["validation_accuracy"].idxmin() == 30
+    assert slow["validation_accuracy"].round(2).loc[[30, 105]].tolist() == [0.77, 0.86]
+    assert slow["validation_bound"][105] == pytest.approx(92.8, abs=0.05)
+    assert slow["validation_bound"].min() == means["validation_bound"].min()
+    gained = slow.loc[105] - released.loc[105]
+    assert gained["validation_accuracy"] == pytest.approx(0.215, abs=0.005)
+    assert gained["validation_bound"] == pytest.approx(-7.1, abs=0.05)
+    runs = pd.read_csv(RESULTS / "runs.csv", low_memory=False)
+    kept = runs[(runs["table"] == "figure3") & (runs["protocol"] == "sequential, τ from the labels on")]
+    assert sorted(kept["best_epoch"]) == [5, 80, 105]
+    assert kept.loc[kept["best_epoch"] == 5, "test_bound"].round().tolist() == [130]
+
+
 def test_what_captions_say_about_the_released_training_is_its_configuration() -> None:
     config = one_config("experiment=released_mixture_direct")
     supervision = config.supervision

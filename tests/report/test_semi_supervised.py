@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from argmax_vae.errors import UsageError
-from argmax_vae.report import labels
+from argmax_vae.report import label_curves, labels
 from argmax_vae.report.labels import (
     CONSTANT,
     FIGURES,
@@ -161,6 +161,43 @@ def test_written_files_are_up_to_date_until_the_record_changes(results: Path) ->
     changed.loc[0, "test_bound"] += 5
     changed.to_csv(results / "runs.csv", index=False)
     assert {Path(line.split(":")[0]).suffix for line in check("figure3", results)} == {".md", ".tex", ".csv", ".svg"}
+
+
+def curves_of(runs: pd.DataFrame) -> pd.DataFrame:
+    """Two epochs of every run."""
+    epochs = [runs.assign(epoch=epoch, validation_accuracy=0.9, validation_bound=100.0 + epoch) for epoch in (5, 10)]
+    return pd.concat(epochs, ignore_index=True)
+
+
+def test_curves_are_drawn_of_seeds_that_are_done_and_checked(results: Path) -> None:
+    """With 100 labels; a training is named as in the table, a seed that diverged is left out."""
+    found = rows("direct", 100, [0.95, 0.96], 100.0) + rows("gumbel_softmax", 100, [0.9, 0.92, 0.94], 99.0, RELEASED)
+    runs = pd.DataFrame([*found, *example().to_dict("records")])
+    runs.loc[runs["estimator"] == "gumbel_softmax", "schedule"] = "τ = 1"
+    runs.loc[4, "status"] = "diverged"
+    runs.to_csv(results / "runs.csv", index=False)
+    curves_of(runs).to_csv(results / "curves.csv", index=False)
+    named, paper = load("figure3", results)
+    drawn = label_curves.load("figure3", results, named)
+    assert len(drawn) == 2 * 4 and set(drawn["labels"]) == {100}
+    assert set(drawn["protocol"]) == {"joint", CONSTANT}
+    figure = label_curves.draw("figure3", drawn, paper)
+    line = figure.axes[0].lines[0]
+    assert line.get_ydata().tolist() == pytest.approx([90, 90])
+    assert figure.axes[0].lines[1].get_ydata()[0] == 95.71, "the published accuracy"
+    assert results / "figure3_curves.svg" in write("figure3", results)
+    assert "(figure3_curves.svg)" in (results / "figure3.md").read_text()
+    assert check("figure3", results) == []
+    curves_of(runs).assign(validation_bound=99.0).to_csv(results / "curves.csv", index=False)
+    assert check("figure3", results) == [f"{results / 'figure3_curves.svg'}: draws other data than the files of record"]
+
+
+def test_an_epoch_of_a_seed_that_occurs_twice_is_refused(results: Path) -> None:
+    runs = pd.DataFrame(rows("direct", 100, [0.95, 0.96], 100.0))
+    twice = curves_of(runs).assign(epoch=5)
+    twice.to_csv(results / "curves.csv", index=False)
+    with pytest.raises(UsageError, match=r"table=figure3: an epoch of a seed occurs twice"):
+        label_curves.load("figure3", results, runs)
 
 
 def test_a_csv_that_was_altered_is_found_and_rounding_forgiven(results: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -96,21 +96,42 @@ def curve_with_band(axes: Axes, curves: pd.DataFrame, look: Style, confidence: f
     )
 
 
-def dots_with_intervals(axes: Axes, dots: Sequence[Dot]) -> None:
+ROOM = 0.25
+"""What an axis has beyond the means and published values, as a part of their range."""
+
+
+def limits_of_dots(*values: Iterable[float]) -> tuple[float, float]:
+    """Limits of an axis that shows these means and published values, whatever their intervals. NaN counts as none."""
+    finite = [value for each in values for value in each if math.isfinite(value)]
+    low, high = min(finite, default=0.0), max(finite, default=1.0)
+    room = ROOM * (high - low) or 1.0
+    return low - room, high + room
+
+
+def dots_with_intervals(axes: Axes, dots: Sequence[Dot], limits: tuple[float, float] | None = None) -> None:
     """Draw one row per dot, from the top: mean with interval bar, and the published value as an open marker.
 
-    The published value lies a little below its row's mean, so that neither hides the other.
+    The published value lies a little below its row's mean, so that neither hides the other. With limits, a bar that
+    reaches beyond them ends there, in an arrow.
     """
+    low, high = limits or (-math.inf, math.inf)
     for row, dot in enumerate(dots):
         color, marker = dot.look.color, dot.look.marker
         if math.isfinite(dot.mean):
-            width = dot.half_width if math.isfinite(dot.half_width) else 0.0
-            axes.errorbar(dot.mean, row - 0.12, xerr=width, color=color, marker=marker, markersize=5.5, capsize=3)
+            width, place = dot.half_width if math.isfinite(dot.half_width) else 0.0, row - 0.12
+            ends = max(low, dot.mean - width), min(high, dot.mean + width)
+            bar = [[dot.mean - ends[0]], [ends[1] - dot.mean]]
+            axes.errorbar(dot.mean, place, xerr=bar, color=color, marker=marker, markersize=5.5, capsize=3)
+            for end, beyond, arrow in ((ends[0], dot.mean - width, "<"), (ends[1], dot.mean + width, ">")):
+                if end != beyond:
+                    axes.plot(end, place, color=color, marker=arrow, markersize=6, clip_on=False)
         if math.isfinite(dot.published):
             axes.plot(dot.published, row + 0.2, marker=marker, markersize=5.5, color=color, mfc="white")
     axes.set_yticks(range(len(dots)), [dot.label for dot in dots])
     axes.set_ylim(len(dots) - 0.4, -0.6)
     axes.margins(x=0.08)
+    if limits:
+        axes.set_xlim(limits)
     axes.locator_params(axis="x", nbins=5, min_n_ticks=3)
     axes.ticklabel_format(axis="x", useOffset=False)
     axes.tick_params(axis="y", length=0)

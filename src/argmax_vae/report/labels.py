@@ -16,8 +16,9 @@ import pandas as pd
 from argmax_vae.errors import UsageError
 from argmax_vae.files import csv_text, write_text
 from argmax_vae.markup import escape, markdown, one_line
+from argmax_vae.report import label_curves
 from argmax_vae.report.changes import changed_lines
-from argmax_vae.report.drawing import Dot, dots_with_intervals, figure_settings, key_of_dots, save
+from argmax_vae.report.drawing import Dot, dots_with_intervals, figure_settings, key_of_dots, limits_of_dots, save
 from argmax_vae.report.records import published_values, read, require
 from argmax_vae.report.style import rank, style
 from argmax_vae.report.tables import BEST, LEVEL, MARK
@@ -273,6 +274,7 @@ def render(name: str, frame: pd.DataFrame, format: str) -> str:
             r"\end{tabular}",
         ]
         return "\n".join([*lines, f"% {one_line(caption(name, frame))}"]) + "\n"
+    followed = (frame["labels"] == label_curves.LABELS.get(name)).any()
     lines = ["| " + " | ".join(map(markdown, row)) + " |" for row in table]
     lines.insert(1, "|" + "---|" * len(table[0]))
     lines = [
@@ -280,6 +282,7 @@ def render(name: str, frame: pd.DataFrame, format: str) -> str:
         "",
         f"![{FIGURES[name]}]({name}.svg)",
         "",
+        *([f"![{label_curves.TITLE}]({name}_curves.svg)", ""] if followed else []),
         *lines,
         "",
         markdown(caption(name, frame)),
@@ -318,7 +321,7 @@ def draw(name: str, frame: pd.DataFrame) -> Figure:
                 )
                 for row in rows.to_dict("records")
             ]
-            dots_with_intervals(axes, dots)
+            dots_with_intervals(axes, dots, limits_of_dots(frame[metric], frame[f"{metric}_paper"]))
         right.set_yticklabels([])
         left.set_title(f"{data}, {labels:g} labels", loc="left")
     panels[-1][0].set_xlabel("test accuracy of a perturbed arg max (%)")
@@ -344,13 +347,15 @@ def rendered(name: str, results: Path, format: str) -> str:
 
 def write(name: str, results: Path) -> list[Path]:
     """Regenerate the figure and the table in `results`, atomically. Raises UsageError as `load` and `build` do."""
-    frame = build(name, *load(name, results))
+    runs, paper = load(name, results)
+    frame = build(name, runs, paper)
     texts = {results / f"{name}.{format}": render(name, frame, format) for format in FORMATS}
     figure = results / f"{name}.svg"
     save(draw(name, frame), figure, digest(frame))
+    curves = label_curves.write(name, results, runs, paper)
     for path, text in texts.items():
         write_text(path, text)
-    return [figure, *texts]
+    return [figure, *curves, *texts]
 
 
 def check(name: str, results: Path) -> list[str]:
@@ -358,11 +363,12 @@ def check(name: str, results: Path) -> list[str]:
 
     Numbers of the csv may differ by 1e-9 of their size. Raises UsageError as `load` and `build` do.
     """
-    frame = build(name, *load(name, results))
+    runs, paper = load(name, results)
+    frame = build(name, runs, paper)
     lines = [
         line for format in FORMATS for line in changed_lines(results / f"{name}.{format}", render(name, frame, format))
     ]
     figure = results / f"{name}.svg"
     if not figure.exists() or digest(frame) not in figure.read_text(encoding="utf-8"):
         lines.append(f"{figure}: draws other data than the files of record")
-    return lines
+    return lines + label_curves.check(name, results, runs, paper)
