@@ -342,8 +342,9 @@ def test_what_readme_says_of_the_benchmark() -> None:
     frame = pd.read_csv(RESULTS / "benchmark.csv").query("protocol == 'one linear layer, static' and seeds > 0")
     rows = frame.set_index("estimator")
     assert rows["test_bound"].idxmin() == rows["budget_bound"].idxmin() == "reinmax"
-    assert (rows["epochs"] == 8).all() and len(rows) == 15
+    assert (rows["epochs"] == 8).all() and len(rows) == 17
     told = {"reinforce": (1.2, 0.5), "gumbel_softmax": (3.6, 0.5), "direct": (6.6, 0.7), "imle": (13.1, 0.8)}
+    told |= {"sum_and_sample": (7.7, 1.8), "arsm": (8.6, 0.3)}
     told |= {"gumbel_rao": (1.6, 0.5), "straight_through": (8.9, 0.2), "nvil": (9.0, 2.0)}
     for name, (behind, half_width) in told.items():
         assert (round(rows.loc[name, "behind"], 1), round(rows.loc[name, "behind_half_width"], 1)) == (
@@ -358,7 +359,7 @@ def test_what_readme_says_of_the_benchmark() -> None:
     deep = pd.read_csv(RESULTS / "benchmark.csv").query("protocol == '784-512-256, thresholded' and seeds > 0")
     rows = deep.set_index("estimator")
     assert rows["test_bound"].idxmin() == rows["budget_bound"].idxmin() == "reinmax"
-    assert (rows["epochs"] == 10).all() and len(rows) == 5
+    assert (rows["epochs"] == 10).all() and len(rows) == 6
     assert rows.loc[["unordered_set", "reinforce"], "behind"].round(1).tolist() == [1.0, 1.5]
     gumbel_softmax = rows.loc["gumbel_softmax"]
     assert (round(gumbel_softmax["behind"], 1), round(gumbel_softmax["behind_half_width"], 1)) == (4.2, 0.8)

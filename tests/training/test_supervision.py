@@ -319,12 +319,13 @@ def test_every_estimator_for_ten_components_trains(name: str, tmp_path: Path) ->
     assert metrics(run)["validation_accuracy"].between(0, 1).all()
 
 
-def test_files_of_a_run(tmp_path: Path) -> None:
-    run = train(tmp_path, *MIXTURE, *JOINT, "supervision.select=accuracy", "trainer.epochs=3")
+@pytest.mark.parametrize("select", ["accuracy", "perturbed_accuracy"])
+def test_files_of_a_run(select: str, tmp_path: Path) -> None:
+    run = train(tmp_path, *MIXTURE, *JOINT, f"supervision.select={select}", "trainer.epochs=3")
     row = seeds(run).iloc[0]
     assert (row["labels"], row["training"], row["labelled_epochs"], row["gaussian"]) == (50, "joint", 0, 4)
     best = metrics(run).set_index("epoch").loc[row["best_epoch"]]
-    assert best["validation_accuracy"] == metrics(run)["validation_accuracy"].max()
+    assert best[f"validation_{select}"] == metrics(run)[f"validation_{select}"].max()
     assert row["validation_accuracy"] == pytest.approx(best["validation_accuracy"])
     assert row["validation_bound"] == pytest.approx(best["validation_bound"])
     counts = pd.read_csv(run.path / "confusion.csv")

@@ -82,6 +82,7 @@ def bad(*overrides: str) -> str:
             "supervision.schedule_starts=after_labels needs supervision=sequential or sequential_joint, not joint",
         ),
         (("supervision.select=accuracy",), "supervision.select=accuracy needs labels"),
+        (("supervision.select=perturbed_accuracy",), "supervision.select=perturbed_accuracy needs labels"),
         (("trainer.importance_samples=5",), "trainer.importance_samples=5 must be 0 with model=mixture"),
         (("model.gaussian=0",), "model.gaussian=0 must be from 1 to"),
     ],

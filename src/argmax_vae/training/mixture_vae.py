@@ -235,9 +235,10 @@ class MixtureVAE(DiscreteVAE):
         return self.phase_of(self.current_epoch) != "labelled"
 
     def score(self, validation: Evaluation) -> Float[Tensor, "seeds"]:
-        if self.supervision.select == "accuracy":
-            return -self.accuracies("validation")[0]
-        return validation.bound
+        if self.supervision.select == "bound":
+            return validation.bound
+        accuracy, perturbed = self.accuracies("validation")
+        return -(accuracy if self.supervision.select == "accuracy" else perturbed)
 
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()
