@@ -135,21 +135,26 @@ def beam_search(
     """
     scores = logits.log_softmax(-1)
     n, k = logits.shape[-2:]
-    values = torch.eye(k, dtype=logits.dtype, device=logits.device)
+    gumbel = None if uniform is None else gumbel_from_uniform(uniform)
     total = torch.zeros_like(scores[..., 0, 0]).unsqueeze(0)
-    largest, codes = total, scores.new_zeros((1, *scores.shape[:-2], 0, k))
+    largest, steps = total, []
     for i in range(n):
         child = total.unsqueeze(-1) + scores[..., i, :]
         perturbed = child
-        if uniform is not None:
-            perturbed = given_largest(child + gumbel_from_uniform(uniform[: len(total), ..., i, :]), largest)
+        if gumbel is not None:
+            perturbed = given_largest(child + gumbel[: len(total), ..., i, :], largest)
         width = min(number, k * len(total))
         largest, index = perturbed.movedim(-1, 0).flatten(0, 1).topk(width, dim=0)
-        total = torch.take_along_dim(child.movedim(-1, 0).flatten(0, 1), index, 0)
-        value, parent = index // len(child), index % len(child)
-        codes = torch.take_along_dim(codes, parent[..., None, None], 0)
-        codes = torch.cat([codes, values[value].unsqueeze(-2)], -2)
-    return codes, total
+        value = index // len(total)
+        steps.append((value, index - value * len(total)))
+        total = child.movedim(-1, 0).flatten(0, 1).gather(0, index)
+    place, found = torch.arange(len(total), device=logits.device), []
+    place = place.reshape(-1, *[1] * (total.dim() - 1)).expand_as(total)
+    for value, parent in reversed(steps):
+        found.append(value.gather(0, place))
+        place = parent.gather(0, place)
+    values = torch.eye(k, dtype=logits.dtype, device=logits.device)
+    return values[torch.stack(found[::-1], -1)], total
 
 
 def given_largest(scores: Float[Tensor, "*batch k"], largest: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch k"]:
