@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 SMALLEST_UNIFORM = 2.0**-25
+EXCLUDED = -1e6
+"""The logit of a value that no code has: its probability is zero, and no sum or product of such logits is infinite."""
 
 
 def gumbel_from_uniform(uniform: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -39,6 +41,16 @@ def normal_by_erfinv(uniform: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"
 def gaussian_kl(mean: Float[Tensor, "*batch c"], log_variance: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch"]:
     """KL(N(μ, σ²) ‖ N(0, 1)) = ½ Σ (σ² + μ² − 1 − log σ²), in nats (Kingma and Welling 2013, appendix B)."""
     return 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance).sum(-1)
+
+
+def with_excluded(logits: Float[Tensor, "*batch n k"]) -> Float[Tensor, "*batch n k"]:
+    """Logits with EXCLUDED in place of −∞, which gets no gradient."""
+    return logits.masked_fill(logits == -math.inf, EXCLUDED)
+
+
+def without_excluded(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Logits, or scores made of them, with 0 for excluded values, for networks and norms that they are not to rule."""
+    return torch.where(values.abs() < -EXCLUDED / 2, values, 0)
 
 
 def one_hot_argmax(scores: Float[Tensor, "*batch n k"]) -> Float[Tensor, "*batch n k"]:

@@ -291,7 +291,7 @@ def with_gradient(
 ) -> Float[Tensor, "*leading"]:
     """`value` unchanged, with `gradient` as its derivative with respect to the logits."""
     linear = (gradient.detach() * logits).sum((-2, -1))
-    return value + linear - linear.detach()
+    return value + (linear - linear.detach())
 
 
 def decoded_as(

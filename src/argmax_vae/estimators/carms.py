@@ -57,6 +57,8 @@ class Carms(FromLosses):
         return sticks.codes(log_uniform < torch.nn.functional.logsigmoid(sticks.log_odds))
 
     def gradient(self, logits: Logits, codes: Codes, losses: Losses, noise: Noise, scheduled: Scheduled) -> Logits:
+        if logits.shape[-1] == 1:
+            return torch.zeros_like(logits)
         sticks, number = Sticks(logits), len(codes)
         taken = sticks.taken(codes)
         rarer = torch.minimum(taken.unsqueeze(0), taken.unsqueeze(1))

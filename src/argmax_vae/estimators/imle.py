@@ -30,6 +30,7 @@ from torch import Tensor
 from argmax_vae.errors import require_fraction, require_positive
 from argmax_vae.estimators.base import CodeLoss, Codes, Estimate, Logits, Noise, Step, losses_and_slopes, with_gradient
 from argmax_vae.estimators.direct import Direct, DirectConfig
+from argmax_vae.latents import without_excluded
 
 STEPS = ("constant", "adaptive")
 
@@ -89,7 +90,7 @@ class Imle(Direct):
 
     def step_sizes(self, logits: Logits, slopes: Codes) -> Float[Tensor, "samples *leading 1 1"]:
         """λ of every image and sample: a tiny one without logits or α, the largest number without slopes."""
-        sizes = torch.linalg.vector_norm(logits, dim=(-2, -1), keepdim=True)
+        sizes = torch.linalg.vector_norm(without_excluded(logits), dim=(-2, -1), keepdim=True)
         norms = torch.linalg.vector_norm(slopes, dim=(-2, -1), keepdim=True)
         ratio = self.alpha.to(logits.dtype)[..., None, None] * sizes / norms
         return torch.nan_to_num(ratio).clamp_min(torch.finfo(logits.dtype).tiny)

@@ -30,7 +30,7 @@ from argmax_vae.estimators.base import (
     learned_layers,
     with_gradient,
 )
-from argmax_vae.latents import gumbel_from_uniform, sample_codes
+from argmax_vae.latents import gumbel_from_uniform, sample_codes, without_excluded
 
 
 @dataclass
@@ -82,7 +82,7 @@ class Nvil(Estimator):
 
     def network(self, logits: Logits) -> Float[Tensor, "*leading"]:
         """C of the logits of each image, in nats."""
-        values = logits.flatten(-2)
+        values = without_excluded(logits).flatten(-2)
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             values = (values.tanh() if layer else values) @ weight.to(values.dtype) + bias.to(values.dtype)
         return values.squeeze(-1)
@@ -95,6 +95,6 @@ class Nvil(Estimator):
 
     def observe(self, seen: Float[Tensor, "*leading"]) -> None:
         moments = torch.stack([seen, seen.square(), torch.ones_like(seen)])
-        moments = moments.mean(-1, keepdim=True) if self.mean.ndim else moments.flatten(1).mean(-1)
+        moments = moments.mean(-1, keepdim=True) if self.mean.ndim else moments.reshape(3, -1).mean(-1)
         for average, now in zip((self.mean, self.square, self.weight), moments, strict=True):
             average.lerp_(now.to(average.dtype), 1 - self.config.decay)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from argmax_vae.errors import require_sizes
 from argmax_vae.estimators.base import CodeLoss, learned_layers
 from argmax_vae.estimators.rebar import Parameters, Rebar, RebarConfig
+from argmax_vae.latents import without_excluded
 
 
 @dataclass
@@ -46,7 +47,8 @@ class Relax(Rebar):
         return self
 
     def control(self, loss: CodeLoss, scores: Tensor, parameters: Parameters) -> Float[Tensor, "two *leading"]:
-        values = scores if self.config.parameterization == "binary" else scores.flatten(-2)
+        known = without_excluded(scores)
+        values = known if self.config.parameterization == "binary" else known.flatten(-2)
         for layer in range(len(self.weights)):
             weight, bias = (parameters[f"{kind}.{layer}"].to(values.dtype) for kind in ("weights", "biases"))
             values = (torch.relu(values) if layer else values) @ weight + bias
