@@ -144,7 +144,7 @@ def registered_options() -> dict[str, dict[str, Any]]:
         default = estimator.config_class(name=name)
         schedules = [inner.name for inner in fields(default) if inner.type is Schedule]
         chosen = [{f"/schedule@{inner}": option_of(getattr(default, inner))} for inner in schedules]
-        estimators[name] = {"defaults": [f"schema_{name}", *chosen, "_self_"]}
+        estimators[name] = {"defaults": [f"schema_{name}", *chosen, "_self_"], "name": name}
     return {
         "estimator": estimators,
         "data": {name: OmegaConf.structured(DataConfig(name=name)) for name in DATASETS.outside},

@@ -14,14 +14,23 @@ from argmax_vae.config.schema import DATA, MODELS, Config
 from argmax_vae.data.datasets import DATASETS
 from argmax_vae.errors import UsageError
 from argmax_vae.estimators import ESTIMATORS
+from argmax_vae.estimators.base import schedule_names
 from argmax_vae.estimators.schedules import SCHEDULES, Constant, Schedule
 from argmax_vae.objective.terms import KL_CHOICES
 from argmax_vae.runs.trackers import TRACKERS
 
 YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-NAMED_SCHEDULES: dict[str, Schedule] = {name: kind() for name, kind in SCHEDULES.items()}
+NAMED_SCHEDULES: dict[str, Schedule] = {name: kind(name=name) for name, kind in SCHEDULES.items()}
 NAMED_SCHEDULES["constant_one"] = Constant(value=1.0)
-"""Schedules by the names of their options, with the values that each starts from."""
+"""Schedules by the names of their options, with the values that each starts from.
+
+A default of another package's estimator that is none of the others is the option ESTIMATOR_CHOICE.
+"""
+for outside_name, outside_kind in ESTIMATORS.outside.items():
+    for choice in schedule_names(outside_kind.config_class):
+        schedule = getattr(outside_kind.config_class(name=outside_name), choice)
+        if schedule not in NAMED_SCHEDULES.values():
+            NAMED_SCHEDULES[f"{outside_name}_{choice}"] = schedule
 REGISTERED: dict[str, tuple[str, ...]] = {
     "estimator": tuple(ESTIMATORS),
     "data": tuple(DATASETS.outside),

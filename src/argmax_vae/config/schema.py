@@ -30,7 +30,7 @@ from argmax_vae.models.layers import PRECISIONS
 from argmax_vae.models.mixture import GaussianMixtureConfig, MixtureConfig
 from argmax_vae.objective.labels import SupervisionConfig
 from argmax_vae.objective.terms import ObjectiveConfig
-from argmax_vae.plugins import Registry
+from argmax_vae.plugins import Registry, config_fault
 from argmax_vae.randomness import NOISES
 from argmax_vae.runs.trackers import TrackerConfig
 
@@ -132,6 +132,8 @@ MODELS = Registry(
     OWN_MODELS,
     lambda kind: isinstance(kind, type) and issubclass(kind, ModelConfig),
     "a subclass of argmax_vae.ModelConfig",
+    config_fault,
+    taken=("linear", "one_hidden"),
 )
 """Models with choices of their own; every other name is a discrete variational auto-encoder."""
 

@@ -24,7 +24,7 @@ import torch
 from argmax_vae.data.images import Dataset, Images
 from argmax_vae.data.mnist import PUBLISHED, _extracted, load_binarized_mnist, load_fashion_mnist, load_mnist
 from argmax_vae.errors import UsageError
-from argmax_vae.plugins import Registry
+from argmax_vae.plugins import BROUGHT, Registry, told
 
 
 def is_present(name: str, directory: Path) -> bool:
@@ -48,11 +48,29 @@ def load_dataset(name: str, directory: Path, attributes: Sequence[str] | None = 
         nearest = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0)[0]
         raise UsageError(f"unknown data set {name!r}; allowed: {', '.join(DATASETS)}; nearest: {nearest}")
     folder = Path(directory).expanduser()
+    if name in DATASETS.outside:
+        return load_outside(name, folder)
     if attributes is None:
         return DATASETS[name](folder)
     if name != "celeba":
         raise UsageError(f"data set {name!r} has no attributes, but was given {list(attributes)}: give them to celeba")
     return _load_celeba(folder, attributes)
+
+
+def load_outside(name: str, folder: Path) -> Dataset:
+    """Load a data set of another package. Raises ``UsageError`` when that fails, or gives what is none."""
+    what = f"data={name} of the package {BROUGHT[f'data={name}']}"
+    try:
+        dataset = DATASETS[name](folder)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{what} cannot be loaded from {folder} ({told(error)})") from None
+    if not isinstance(dataset, Dataset):
+        raise UsageError(f"{what} must be an argmax_vae.Dataset; its function returned {type(dataset).__name__}")
+    if fault := dataset.fault():
+        raise UsageError(f"{what}: {fault}")
+    return dataset
 
 
 def load_digits(directory: Path) -> Dataset:

@@ -1,9 +1,11 @@
 """Images in memory: a split, and a data set of three."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
@@ -35,6 +37,24 @@ class Dataset:
     validation: Images
     test: Images
     binary: bool
+
+    def fault(self) -> str:
+        """What is wrong with the images or labels of a split, in one line; empty when nothing is."""
+        size = math.prod(self.shape) if len(self.shape) == 3 else 0
+        if size < 1:
+            return f"shape {self.shape} must be (channels, height, width)"
+        for name in ("train", "validation", "test"):
+            pixels, labels = getattr(self, name).pixels, getattr(self, name).labels
+            found = f"{pixels.dtype} {tuple(pixels.shape)}"
+            if pixels.dtype != torch.uint8 or pixels.ndim != 2 or pixels.shape[1] != size or not len(pixels):
+                return f"pixels of {name} must be torch.uint8 (images, {size}) with an image at least, not {found}"
+            if self.binary and not ((pixels == 0) | (pixels == 255)).all():
+                return f"pixels of {name} must be 0 or 255 with binary=True"
+            if labels is not None:
+                found = f"{labels.dtype} {tuple(labels.shape)}"
+                if labels.dtype != torch.int64 or labels.shape != pixels.shape[:1] or labels.min() < 0:
+                    return f"labels of {name} must be torch.int64 ({len(pixels)},) from 0 on, not {found}"
+        return ""
 
     @cached_property
     def digest(self) -> dict[str, int | str]:

@@ -5,7 +5,7 @@ Those of other installed packages stand behind the package's own (`argmax_vae.pl
 
 from argmax_vae.estimators.arm import Arm
 from argmax_vae.estimators.arsm import Arsm
-from argmax_vae.estimators.base import Estimate, Estimator, EstimatorConfig
+from argmax_vae.estimators.base import Estimate, Estimator, EstimatorConfig, FromLosses, Pathwise, schedule_names
 from argmax_vae.estimators.carms import Carms
 from argmax_vae.estimators.decoupled_straight_through import DecoupledStraightThrough
 from argmax_vae.estimators.direct import Direct
@@ -26,11 +26,12 @@ from argmax_vae.estimators.reinforce import Reinforce
 from argmax_vae.estimators.reinmax import ReinMax
 from argmax_vae.estimators.relax import Relax
 from argmax_vae.estimators.rodeo import Rodeo
+from argmax_vae.estimators.schedules import SCHEDULES
 from argmax_vae.estimators.straight_through import StraightThrough
 from argmax_vae.estimators.sum_and_sample import SumAndSample
 from argmax_vae.estimators.unordered_set import UnorderedSet
 from argmax_vae.estimators.zgr import Zgr
-from argmax_vae.plugins import Registry
+from argmax_vae.plugins import Registry, config_fault
 
 OWN: dict[str, type[Estimator]] = {
     "direct": Direct,
@@ -60,11 +61,31 @@ OWN: dict[str, type[Estimator]] = {
     "local_expectation": LocalExpectation,
     "exact": Exact,
 }
+
+
+def fault(kind: type[Estimator], name: str) -> str:
+    """What is missing of an outside estimator; empty when nothing is."""
+    if found := config_fault(kind.config_class, name):
+        return found
+    config = kind.config_class(name=name)
+    for choice in schedule_names(kind.config_class):
+        if type(getattr(config, choice)) not in SCHEDULES.values():
+            return f"the default of {choice} must be a schedule of {', '.join(SCHEDULES)}, or of an entry point"
+    for base, method in ((FromLosses, "gradient"), (Pathwise, "codes"), (Estimator, "forward")):
+        inherits = issubclass(kind, base) and kind.forward is base.forward
+        if inherits and getattr(kind, method) is getattr(base, method):
+            return f"{kind.__name__} must write {method}"
+    if kind.noise is Estimator.noise and not hasattr(config, "samples"):
+        return f"{kind.__name__} must write noise, or have a config with samples, such as SampledConfig"
+    return ""
+
+
 ESTIMATORS = Registry(
     "estimator",
     OWN,
     lambda kind: isinstance(kind, type) and issubclass(kind, Estimator) and hasattr(kind, "config_class"),
     "a subclass of argmax_vae.Estimator with a config_class",
+    fault,
 )
 
 __all__ = ["ESTIMATORS", "Estimate", "Estimator", "EstimatorConfig"]

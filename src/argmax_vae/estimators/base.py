@@ -289,7 +289,14 @@ def with_gradient(
     logits: Float[Tensor, "*leading n k"],
     gradient: Float[Tensor, "*leading n k"],
 ) -> Float[Tensor, "*leading"]:
-    """`value` unchanged, with `gradient` as its derivative with respect to the logits."""
+    """`value` unchanged, with `gradient` as its derivative with respect to the logits.
+
+    Raises ValueError unless the gradient has the shape of the logits.
+    """
+    if gradient.shape != logits.shape:
+        raise ValueError(
+            f"the gradient {tuple(gradient.shape)} must have the shape of the logits {tuple(logits.shape)}"
+        )
     linear = (gradient.detach() * logits).sum((-2, -1))
     return value + (linear - linear.detach())
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from argmax_vae.errors import require_count, require_positive
+from argmax_vae.plugins import Registry, config_fault
 
 
 @dataclass
@@ -150,6 +151,12 @@ class Cosine(Schedule):
         return f"{self.start:g} to {self.end:g}, cosine over {self.steps} steps"
 
 
-SCHEDULES: dict[str, type[Schedule]] = {
-    schedule.name: schedule for schedule in (Constant, Exponential, EpochExponential, Linear, Cosine)
-}
+SCHEDULES: Registry[type[Schedule]] = Registry(
+    "schedule",
+    {schedule.name: schedule for schedule in (Constant, Exponential, EpochExponential, Linear, Cosine)},
+    lambda kind: isinstance(kind, type) and issubclass(kind, Schedule),
+    "a subclass of argmax_vae.Schedule",
+    config_fault,
+    taken=("constant_one",),
+)
+"""Those of this package, then those of other installed packages (`argmax_vae.plugins`)."""

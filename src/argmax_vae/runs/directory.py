@@ -200,7 +200,10 @@ class RunDirectory:
             self.require_data(data)
         write_text(self.path / "config.yaml", yaml.safe_dump(dict(config_dict), sort_keys=False, allow_unicode=True))
         origin = {**provenance(), "noise": noise}
-        if brought := used({group: config_dict[group]["name"] for group in ("estimator", "data", "model")}):
+        brought = used({group: config_dict[group]["name"] for group in ("estimator", "data", "model")})
+        for choice in config_dict["estimator"].values():
+            brought |= used({"schedule": choice["name"]}) if isinstance(choice, dict) else {}
+        if brought:
             origin["plugins"] = brought
         if data:
             origin["data"] = dict(data)
