@@ -8,7 +8,7 @@ DEFAULT_RUNS = Path("runs")
 
 def add_config_directory(verb: argparse.ArgumentParser) -> None:
     """Let a verb take configs and options of the user's own."""
-    verb.add_argument("--config-dir", metavar="DIR", help="directory with further configs and options of groups")
+    verb.add_argument("--config-dir", "-cd", metavar="DIR", help="directory with further configs and options of groups")
 
 
 def add_results(verb: argparse.ArgumentParser) -> None:

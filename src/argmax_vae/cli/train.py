@@ -20,6 +20,7 @@ def add_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("-m", "--multirun", action="store_true", help="train every combination of comma-separated values")
     verb.add_argument(
         "--config-name",
+        "-cn",
         default="train",
         metavar="NAME",
         help="primary config (default: train), or a run",

@@ -12,6 +12,7 @@ from typing import TypeAlias
 from argmax_vae.commands.records import Entry, check, merge
 from argmax_vae.config import launchers
 from argmax_vae.config.compose import Cell, as_yaml, cells
+from argmax_vae.config.options import primary_configs
 from argmax_vae.errors import BAD_USAGE, DONE, SOME_FAILED, UsageError
 from argmax_vae.files import claimed, remove_all_leftovers, require_writable
 from argmax_vae.report import durations, records
@@ -347,6 +348,11 @@ def reproduce_selected(lines: list[Selection], overrides: list[str], train_only:
             print(path)
         if tracker.name == "wandb":
             publish_table(tracker, name, Path(found[0].config.paths.runs), paths)
+    for name in {cell.config.table for cell in found} - {*written, *primary_configs()}:
+        runs = " ".join(str(cell.run.path) for cell in found if cell.config.table == name and cell.run.has_ended)
+        if runs:
+            what = f"{results / 'runs.csv'} has the rows of table={name}, for which there is no picture"
+            print(f"argmax-vae: {what}; compare its runs: argmax-vae compare {runs}", file=sys.stderr)
     return max(code, SOME_FAILED) if damaged else code
 
 

@@ -353,7 +353,10 @@ def tuned(composer: Composer, overrides: Sequence[str]) -> list[str]:
         raise UsageError(f"{experiment} is not for estimator={name}, but for {', '.join(map(str, by_estimator))}")
     given = composer.own_keys | {str(override.get_key_element()) for override in chosen}
     places = tuple(f"{key.partition('@')[2]}." for key in given if "@" in key)
-    found = map(str, by_estimator.get(name, by_estimator.get("others", [])))
+    found = by_estimator.get(name, by_estimator.get("others", []))
+    if not isinstance(found, list):
+        raise UsageError(f"tuned.{name} must be a list of overrides, such as [estimator.samples=2], not {found!r}")
+    found = [str(override.input_line) for override in parse([str(each) for each in found])]
     return [each for each in found if key_of(each) not in given and not each.startswith(places)]
 
 

@@ -1,6 +1,7 @@
 """Hydra's composition for many cells: what they have in common is read and merged once."""
 
 import copy
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -36,7 +37,8 @@ class Loader(ConfigLoaderImpl):
 
     def load(self, config_name: str, overrides: Sequence[str]) -> DictConfig:
         """What Hydra composes, with its own section."""
-        with maps_where_needed():
+        with maps_where_needed(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="(?s).*Defaults list is missing `_self_`")
             return self.load_configuration(config_name, list(overrides), RunMode.RUN, from_shell=False)
 
     def _parse_overrides_and_create_caching_repo(

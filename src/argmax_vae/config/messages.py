@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError
 
 from argmax_vae.config import launchers
 from argmax_vae.config.options import all_keys, nearest, owners, schedule_fields
@@ -20,6 +21,9 @@ def one_line_errors(overrides: Sequence[str]) -> Iterator[None]:
         yield
     except UsageError:
         raise
+    except MarkedYAMLError as error:
+        place = f"{error.problem_mark.name}: line {error.problem_mark.line + 1}" if error.problem_mark else "a file"
+        raise UsageError(f"{place} cannot be read as YAML: {error.problem}") from None
     except Exception as error:
         raise UsageError(explain(error, overrides)) from None
 
@@ -33,8 +37,17 @@ def reasons(error: BaseException | None) -> Iterator[str]:
         error = error.__cause__
 
 
+SCHEMAS = {
+    "EstimatorConfig": "that of an estimator, such as schema_direct",
+    "ModelConfig": "that of a model with choices of its own, such as schema_deep",
+    "Schedule": "that of a schedule, such as schema_linear",
+}
+"""What a file of options lacks whose keys are not those of the class."""
+
+
 def explain(error: Exception, overrides: Sequence[str]) -> str:
     """One line for an error of Hydra or OmegaConf: what was given, and what is allowed."""
+    overrides = [override for override in overrides if not override.startswith("hydra.searchpath=")]
     lines = list(reasons(error)) or [type(error).__name__]
     first = lines[0]
     for override in overrides:
@@ -46,9 +59,8 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
             return f"{override}: no such option{nearest(value, options)}; there are {', '.join(options)}"
         if first == f"Error merging override {override}":
             return merging(override, lines[1] if len(lines) > 1 else first)
-    if "raised while composing config" in first and len(lines) > 1:
-        name = first.partition("In '")[2].partition("'")[0]
-        return f"config {name}: {lines[1]}"
+    if found := in_a_file(first, lines[1:]):
+        return found
     details = {line.split(":", 1)[0]: line.split(":", 1)[1].strip() for line in lines if ": " in line}
     key = details.get("full_key", "")
     if "Interpolation key 'chosen." in first:
@@ -57,6 +69,18 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
     named = any(override.lstrip("+~").partition("=")[0] in first for override in overrides)
     what = "" if named and not key else key or " ".join(overrides)
     return f"{what}: {first}" if what and what not in first else first
+
+
+def in_a_file(first: str, further: Sequence[str]) -> str:
+    """One line for a mistake in a file of options, from the lines of the exception; empty when it is another one."""
+    if first.startswith("In '") and "Could not override" in first:
+        return f"{first}; an experiment begins with the line '# @package _global_' and writes override /GROUP: OPTION"
+    if "raised while composing config" not in first or not further:
+        return ""
+    name = first.partition("In '")[2].partition("'")[0]
+    kind = further[0].rpartition("not in ")[2].strip("'")
+    schema = f"; begin its defaults with {SCHEMAS[kind]}" if kind in SCHEMAS else ""
+    return f"config {name}: {further[0]}{schema}"
 
 
 def merging(override: str, reason: str) -> str:

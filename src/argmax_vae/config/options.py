@@ -65,8 +65,14 @@ def primary_configs(more: Sequence[Path] = ()) -> list[str]:
 
 
 def further_rows(path: Path) -> dict[str, list[str]]:
-    """The rows of a primary config behind its first ones, by the name that selects them: `TABLE_ROWS`."""
-    named = list(rows_of(path).items())[1:]
+    """The rows of a primary config behind its first ones, by the name that selects them: `TABLE_ROWS`.
+
+    A file that is no config has none: it may be of something else, and is refused when it is chosen.
+    """
+    try:
+        named = list(rows_of(path).items())[1:]
+    except UsageError:
+        return {}
     return {f"{path.stem}_{name}": overrides for name, overrides in named}
 
 

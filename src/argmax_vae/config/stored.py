@@ -41,7 +41,8 @@ def start(config_name: str, overrides: Sequence[str]) -> tuple[str, list[str]]:
     is_path = path.suffix in YAML or len(path.parts) > 1 or path.is_dir()
     if not is_path:
         parsed = parse(overrides)
-        path = home_of(config_name, search_path(parsed)) / f"{config_name}.yaml"
+        directories = search_path(parsed)
+        path = home_of(config_name, directories) / f"{split_rows(config_name, directories)[0]}.yaml"
         if path.parent == config_directory() or "defaults" in read(path):
             return config_name, list(overrides)
         rest = [str(override.input_line) for override in parsed if override.key_or_group != SEARCH_PATH]
