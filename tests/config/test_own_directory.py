@@ -4,6 +4,7 @@ import re
 import warnings
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from argmax_vae.cli import main
@@ -49,13 +50,34 @@ def test_the_files_of_the_readme_do_what_it_says() -> None:
 
 
 @pytest.mark.usefixtures("written")
-def test_rows_of_a_table_of_ones_own_are_trained_and_it_is_said_how_to_compare_them(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_rows_of_a_table_of_ones_own_are_trained_and_make_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reproduce", "mine_tuned", "--config-dir", str(HOME), *TINY]) == 0
     (run,) = Path("runs").glob("digits-*")
-    expected = "results/runs.csv has the rows of table=mine, for which there is no picture; compare its runs: "
+    bound = pd.read_csv(run / "seeds.csv")["test_bound"].mean()
+    text = Path("results/mine.md").read_text(encoding="utf-8")
+    assert text.startswith("# Table mine\n") and "argmax-vae reproduce mine --config-dir DIR" in text
+    (row,) = pd.read_csv("results/mine.csv").to_dict("records")
+    assert row["test_bound"] == pytest.approx(bound) and (row["n"], row["k"]) == (3, 4)
+    assert "3×4" in Path("results/mine.svg").read_text(encoding="utf-8")
+    assert main(["report", "mine", "--check"]) == main(["report", "all", "--check"]) == 0
+    before = Path("results/mine.svg").read_text(encoding="utf-8")
+    Path("results/mine.svg").write_text("", encoding="utf-8")
+    assert main(["report", "all", "--check"]) == 1
+    assert main(["report", "mine"]) == 0 and Path("results/mine.svg").read_text(encoding="utf-8") == before
+    capsys.readouterr()
+
+
+@pytest.mark.usefixtures("written")
+def test_rows_that_make_no_table_are_kept_and_it_is_said_how_to_compare_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A search has trials: their rows are those of no table."""
+    assert main(["reproduce", "mine_tuned", "table=mine_search", "--config-dir", str(HOME), *TINY]) == 0
+    (run,) = Path("runs").glob("digits-*")
+    expected = "results/runs.csv has the rows of table=mine_search, which make no table; compare its runs: "
     assert f"argmax-vae: {expected}argmax-vae compare {run}\n" in capsys.readouterr().err
+    assert main(["report", "mine_search"]) == 2
+    assert "table=mine_search: unknown" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("written")

@@ -44,7 +44,7 @@ def run(given: argparse.Namespace) -> int:
         raise UsageError("report all: --format prints one table; name it")
     code = DONE
     for name in publish.names(given.table, given.results):
-        reporter = publish.publisher(name)
+        reporter = publish.publisher(name, given.results)
         if given.check:
             for line in reporter.check(name, given.results):
                 print(line, file=sys.stderr)

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import permutations
@@ -17,7 +17,7 @@ from argmax_vae.errors import BAD_USAGE, DONE, SOME_FAILED, UsageError
 from argmax_vae.files import claimed, remove_all_leftovers, require_writable
 from argmax_vae.report import durations, records
 from argmax_vae.report.labels import FIGURES, STATED
-from argmax_vae.report.publish import publisher
+from argmax_vae.report.publish import SEARCH, publisher
 from argmax_vae.runs.directory import ENDED, RunDirectory, identity
 from argmax_vae.runs.wandb_access import publish_table
 from argmax_vae.statistics import mean_interval
@@ -351,15 +351,26 @@ def reproduce_selected(lines: list[Selection], overrides: list[str], train_only:
     for name in {cell.config.table for cell in found} - {*written, *primary_configs()}:
         runs = " ".join(str(cell.run.path) for cell in found if cell.config.table == name and cell.run.has_ended)
         if runs:
-            what = f"{results / 'runs.csv'} has the rows of table={name}, for which there is no picture"
+            what = f"{results / 'runs.csv'} has the rows of table={name}, which make no table"
             print(f"argmax-vae: {what}; compare its runs: argmax-vae compare {runs}", file=sys.stderr)
     return max(code, SOME_FAILED) if damaged else code
 
 
-def write_tables(names: Collection[str], results: Path) -> dict[str, list[Path]]:
-    """Regenerate those of these tables that are made of rows of runs; returns the files of each."""
-    made_of_runs = {*records.TABLES, *FIGURES}
-    return {name: publisher(name).write(name, results) for name in sorted(names) if name in made_of_runs}
+def write_tables(names: set[str], results: Path) -> dict[str, list[Path]]:
+    """Regenerate those of these tables that are made of rows of runs; returns the files of each.
+
+    A user's own table that its rows do not make is left out, with a word of why.
+    """
+    written, made_of_runs = {}, {*records.TABLES, *FIGURES}
+    own = {name for name in names - {"", *primary_configs()} if not name.endswith(SEARCH)}
+    for name in sorted(names & made_of_runs | own):
+        try:
+            written[name] = publisher(name, results).write(name, results)
+        except UsageError as error:
+            if name in made_of_runs:
+                raise
+            print(f"argmax-vae: {error}", file=sys.stderr)
+    return written
 
 
 def collect(found: list[Cell], results: Path) -> tuple[int, int]:

@@ -138,6 +138,14 @@ def figure6(runs: pd.DataFrame, paper: pd.DataFrame, path: Path) -> None:
     save(draw_figure6(runs, paper), path, code)
 
 
+def own(name: str, runs: pd.DataFrame, paper: pd.DataFrame, path: Path) -> None:
+    """Write the figure of a user's own table as SVG: a panel of test bounds for each size; else as :func:`figure2`."""
+    table = build(name, runs, paper)
+    titles = {(n, k): f"{n}×{k}" for n, k in zip(table["n"], table["k"], strict=True)}
+    figure = draw_sizes(table, [[size] for size in titles], list(titles.values()))
+    save(figure, path, digest(name, runs=runs, paper=paper))
+
+
 BESIDE: dict[str, dict[str, tuple[Callable[..., None], tuple[str, ...]]]] = {
     "figure2": {"figure5": (figure5, ("seconds", "epochs"))}
 }
@@ -183,11 +191,8 @@ def draw_figure2(runs: pd.DataFrame, curves: pd.DataFrame, paper: pd.DataFrame) 
     return figure
 
 
-@figure_settings()
 def draw_section61(runs: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     """The figure that :func:`section61` writes."""
-    from matplotlib.figure import Figure
-
     table = build("section61", runs, paper)
     sizes = definition("section61").sizes
     pairs = [sizes[start : start + 2] for start in range(0, len(sizes), 2)]
@@ -195,7 +200,17 @@ def draw_section61(runs: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     others = [size for size in dict.fromkeys(zip(table["n"], table["k"], strict=True)) if size not in sizes]
     if others:
         pairs, titles = [*pairs, tuple(others)], [*titles, "other sizes"]
-    groups = [_dots(table, pair, with_size=True) for pair in pairs]
+    return draw_sizes(table, pairs, titles, with_size=True)
+
+
+@figure_settings()
+def draw_sizes(
+    table: pd.DataFrame, sizes: Sequence[Sequence[tuple[int, int]]], titles: Sequence[str], with_size: bool = False
+) -> Figure:
+    """A panel of test bounds for each group of sizes (n, k) of a built table."""
+    from matplotlib.figure import Figure
+
+    groups = [_dots(table, group, with_size) for group in sizes]
     height = 1.2 + 0.28 * sum(map(len, groups)) + 0.5 * len(groups)
     figure = Figure(figsize=(7.2, height), layout="constrained")
     dot_panels(figure, titles, groups)
@@ -431,6 +446,5 @@ def _dots(table: pd.DataFrame, sizes: Iterable[tuple[int, int]], with_size: bool
             look = style(row["estimator"])
             note = "" if row["seeds"] else "no seed finished" if row["diverged"] + row["failed"] else "not run"
             parts = [f"{row['n']}×{row['k']}" if with_size else "", look.label, row["protocol"], note]
-            label = ", ".join(filter(None, parts))
-            dots.append(Dot(label, row["test_bound"], row["half_width"], row["paper"], look))
+            dots.append(Dot(", ".join(filter(None, parts)), row["test_bound"], row["half_width"], row["paper"], look))
     return dots

@@ -27,14 +27,18 @@ PUBLISHERS: dict[str, Publisher] = {
     "readme": readme,
 }
 """What publishes each table: test bounds, training with labels, the gradient laboratory, or faces; and the pages."""
+SEARCH = "_search"
+"""The end of names of searches, whose rows are trials and no cells of a table."""
 ALL = "all"
 """What stands for everything that there are files of record for."""
 FROM_RUNS = (faces.FIGURE, "figure7")
 """Figures that the networks of runs draw."""
 
 
-def publisher(name: str) -> Publisher:
-    """What publishes a table. Raises UsageError for an unknown one."""
+def publisher(name: str, results: Path) -> Publisher:
+    """What publishes a table, such as a user's own that there are rows of. Raises UsageError for an unknown one."""
+    if name not in PUBLISHERS and name in records.recorded(results) and not name.endswith(SEARCH):
+        return tables
     if name not in PUBLISHERS:
         known = f"{', '.join(sorted(PUBLISHERS))}, {ALL}, and with --from RUN {' and '.join(FROM_RUNS)}"
         raise UsageError(f"table={name}: unknown; allowed: {known}")
@@ -50,7 +54,8 @@ def names(name: str, results: Path) -> list[str]:
         return [name]
     found = records.recorded(results)
     measured = {figure for figure in (*gradients.FIGURES, faces.FIGURE) if (results / f"{figure}.csv").exists()}
-    there = [each for each in PUBLISHERS if each in found | measured]
+    own = sorted(each for each in found - {*PUBLISHERS} if (results / f"{each}.csv").exists())
+    there = [each for each in (*PUBLISHERS, *own) if each in found | measured]
     if not there:
         raise UsageError(
             f"{results}: nothing to report, neither runs.csv with rows of a table nor gradients; "

@@ -32,7 +32,8 @@ class Table:
     says whether the figure of the same name also draws ``curves.csv``; ``equal_evaluations`` whether the table also
     compares at equal numbers of decoder evaluations, which it takes from there; ``published`` whether a paper has
     values for it, ``compared`` the columns that are set beside those, the first of them that has one, and ``source``
-    their file where it has another name; ``further`` names the other configurations whose runs it shows.
+    their file where it has another name; ``further`` names the other configurations whose runs it shows; ``own``
+    says that its configuration is a user's.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Table:
     compared: tuple[str, ...] = ("test_bound",)
     source: str = ""
     further: tuple[str, ...] = ()
+    own: bool = False
 
     @property
     def paper(self) -> str:
@@ -56,7 +58,8 @@ class Table:
     @property
     def commands(self) -> tuple[str, ...]:
         """The commands that regenerate the table from nothing, of which the last only writes it."""
-        trained = [f"argmax-vae reproduce {name}" for name in (self.name, *self.further)]
+        where = " --config-dir DIR" if self.own else ""
+        trained = [f"argmax-vae reproduce {name}{where}" for name in (self.name, *self.further)]
         return *trained, f"argmax-vae report {self.name}"
 
 
@@ -135,10 +138,12 @@ TABLES = {
 
 
 def definition(name: str) -> Table:
-    """The table of that name; raises :class:`UsageError` naming the known ones otherwise."""
-    if name not in TABLES:
-        raise UsageError(f"table={name}: unknown; allowed: {', '.join(TABLES)}")
-    return TABLES[name]
+    """The table of that name, or for another name what is shown of a user's own table."""
+    caption = (
+        "Test bound (negative ELBO) in nats per image, lower is better, at the epoch with the best validation bound."
+    )
+    own = Table(name=name, title=f"Table {name}", caption=caption, sizes=(), published=False, own=True)
+    return TABLES.get(name, own)
 
 
 def read(path: Path, advice: str) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,8 @@ def _select(table: Table, runs: pd.DataFrame) -> pd.DataFrame:
     numbers = [*_NUMBERS, table.metric, *table.means, *(["decoder_evaluations"] if table.equal_evaluations else [])]
     require(runs, ["table"], "runs.csv")
     rows = runs[runs["table"] == table.name].copy()
+    if rows.empty and table.own:
+        raise UsageError(f"table={table.name}: unknown; allowed: {', '.join(TABLES)}, or one that runs.csv has rows of")
     if rows.empty:
         found = ", ".join(sorted(runs["table"].dropna().unique())) or "none"
         raise UsageError(f"runs.csv: no row of table={table.name} (found: {found}); run: {table.commands[0]}")
@@ -173,7 +176,7 @@ def build(name: str, runs: pd.DataFrame, paper: pd.DataFrame, curves: pd.DataFra
     of :func:`argmax_vae.report.budgets.at_equal_evaluations` and of that comparison, with the prefix ``budget_``.
 
     Args:
-        name: key of :data:`TABLES`.
+        name: key of :data:`TABLES`, or a user's own table.
         runs: a row per cell and seed, as in ``results/runs.csv``; other tables' rows and columns are ignored.
         paper: published values with the columns ``n, k, estimator, metric, value``; with a column ``protocol`` they
             are of rows with that one, and those without one are left out; with ``data`` of that data set.
@@ -391,7 +394,7 @@ def write(name: str, results: Path) -> list[Path]:
     frames = read_inputs(name, results)
     table = build(name, **frames)
     texts = {results / f"{name}.{format}": render(name, table, format) for format in FORMATS}
-    drawn = {results / f"{name}.svg": figures.FIGURES[name]}
+    drawn = {results / f"{name}.svg": figures.FIGURES.get(name, partial(figures.own, name))}
     drawn |= {results / f"{other}.svg": draw for other, (draw, _) in figures.BESIDE.get(name, {}).items()}
     for path, draw in drawn.items():
         draw(**frames, path=path)
