@@ -179,3 +179,9 @@ def test_relaxed_kl_of_equal_distributions_is_zero(generator: torch.Generator) -
     log_codes = latents.exp_concrete_sample(logits, random_gumbel(generator, 6, 5, 3, 4), 0.5)
     divergence = latents.relaxed_kl(log_codes, logits, 0.5, 0.5)
     torch.testing.assert_close(divergence, torch.zeros_like(divergence), atol=1e-12, rtol=0)
+
+
+def test_excluded_values_become_zero_and_what_diverged_stays() -> None:
+    values = torch.tensor([2.5, latents.EXCLUDED, -latents.EXCLUDED, math.nan, math.inf])
+    assert latents.without_excluded(values)[:3].tolist() == [2.5, 0, 0]
+    assert latents.without_excluded(values)[3].isnan() and latents.without_excluded(values)[4].isinf()

@@ -49,8 +49,12 @@ def with_excluded(logits: Float[Tensor, "*batch n k"]) -> Float[Tensor, "*batch 
 
 
 def without_excluded(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Logits, or scores made of them, with 0 for excluded values, for networks and norms that they are not to rule."""
-    return torch.where(values.abs() < -EXCLUDED / 2, values, 0)
+    """Logits, or scores made of them, with 0 for excluded values, for networks and norms that they are not to rule.
+
+    What is infinite or NaN stays so: it is a divergence and no excluded value.
+    """
+    sizes = values.abs()
+    return values.masked_fill((sizes >= -EXCLUDED / 2) & sizes.isfinite(), 0)
 
 
 def one_hot_argmax(scores: Float[Tensor, "*batch n k"]) -> Float[Tensor, "*batch n k"]:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from argmax_vae.errors import UsageError
 from argmax_vae.files import RESTORE, csv_rows, csv_text, whole, write_atomic
+from argmax_vae.report.records import SEARCH
 from argmax_vae.runs.directory import RunDirectory, identity
 from argmax_vae.runs.provenance import commits, origins
 
@@ -155,7 +156,7 @@ class Reader:
         if (found := self.named.get(key)) is None:
             cell = [self.field(row, column) for column in CELL_COLUMNS]
             run = self.field(row, "table"), self.field(row, "protocol"), self.field(row, "run")
-            found = self.named[key] = (*cell, run[2] if run[0].endswith("_search") else ""), run
+            found = self.named[key] = (*cell, run[2] if run[0].endswith(SEARCH) else ""), run
         return found
 
 

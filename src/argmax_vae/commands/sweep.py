@@ -17,7 +17,7 @@ from argmax_vae.errors import BAD_USAGE, DONE, SOME_FAILED, UsageError
 from argmax_vae.files import claimed, remove_all_leftovers, require_writable
 from argmax_vae.report import durations, records
 from argmax_vae.report.labels import FIGURES, STATED
-from argmax_vae.report.publish import SEARCH, publisher
+from argmax_vae.report.publish import publisher
 from argmax_vae.runs.directory import ENDED, RunDirectory, identity
 from argmax_vae.runs.wandb_access import publish_table
 from argmax_vae.statistics import mean_interval
@@ -225,7 +225,7 @@ def require_one_run(found: list[Cell]) -> None:
     chosen: dict[tuple[object, ...], Cell] = {}
     for cell in found:
         config = cell.config
-        if config.table.endswith("_search"):
+        if config.table.endswith(records.SEARCH):
             continue
         names = (config.table, config.protocol, config.estimator.name, config.data.name)
         key = (*names, config.model.latents, config.supervision.labels)
@@ -362,7 +362,7 @@ def write_tables(names: set[str], results: Path) -> dict[str, list[Path]]:
     A user's own table that its rows do not make is left out, with a word of why.
     """
     written, made_of_runs = {}, {*records.TABLES, *FIGURES}
-    own = {name for name in names - {"", *primary_configs()} if not name.endswith(SEARCH)}
+    own = {name for name in names - {"", *primary_configs()} if not name.endswith(records.SEARCH)}
     for name in sorted(names & made_of_runs | own):
         try:
             written[name] = publisher(name, results).write(name, results)

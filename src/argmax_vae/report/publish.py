@@ -27,8 +27,6 @@ PUBLISHERS: dict[str, Publisher] = {
     "readme": readme,
 }
 """What publishes each table: test bounds, training with labels, the gradient laboratory, or faces; and the pages."""
-SEARCH = "_search"
-"""The end of names of searches, whose rows are trials and no cells of a table."""
 ALL = "all"
 """What stands for everything that there are files of record for."""
 FROM_RUNS = (faces.FIGURE, "figure7")
@@ -37,7 +35,7 @@ FROM_RUNS = (faces.FIGURE, "figure7")
 
 def publisher(name: str, results: Path) -> Publisher:
     """What publishes a table, such as a user's own that there are rows of. Raises UsageError for an unknown one."""
-    if name not in PUBLISHERS and name in records.recorded(results) and not name.endswith(SEARCH):
+    if name not in PUBLISHERS and name in records.recorded(results) and not name.endswith(records.SEARCH):
         return tables
     if name not in PUBLISHERS:
         known = f"{', '.join(sorted(PUBLISHERS))}, {ALL}, and with --from RUN {' and '.join(FROM_RUNS)}"
@@ -54,7 +52,11 @@ def names(name: str, results: Path) -> list[str]:
         return [name]
     found = records.recorded(results)
     measured = {figure for figure in (*gradients.FIGURES, faces.FIGURE) if (results / f"{figure}.csv").exists()}
-    own = sorted(each for each in found - {*PUBLISHERS} if (results / f"{each}.csv").exists())
+    own = sorted(
+        each
+        for each in found - {*PUBLISHERS}
+        if not each.endswith(records.SEARCH) and (results / f"{each}.csv").exists()
+    )
     there = [each for each in (*PUBLISHERS, *own) if each in found | measured]
     if not there:
         raise UsageError(

@@ -19,7 +19,7 @@ from argmax_vae.errors import UsageError
 from argmax_vae.files import write_text
 from argmax_vae.report.changes import changed_lines
 from argmax_vae.report.labels import FIGURES
-from argmax_vae.report.records import TABLES, read, read_published
+from argmax_vae.report.records import SEARCH, TABLES, read, read_published
 from argmax_vae.report.style import style
 from argmax_vae.report.tables import MISSING
 
@@ -121,7 +121,7 @@ def published(values: pd.DataFrame) -> str:
 
 def times(runs: pd.DataFrame) -> str:
     """A table of the hours that the runs of each table of record took, by device; those without rows behind them."""
-    each = runs[~runs["table"].str.endswith("_search")].drop_duplicates(["table", "run"]).copy()
+    each = runs[~runs["table"].str.endswith(SEARCH)].drop_duplicates(["table", "run"]).copy()
     each["device"] = each["device"].str.contains("NVIDIA").map({True: "GPU", False: "CPU"})
     lines = ["| table | device | runs | epochs of a run | hours in all |", "|---|---|---|---|---|"]
     for (table, device), rows in each.groupby(["table", "device"]):

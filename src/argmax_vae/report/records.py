@@ -23,6 +23,10 @@ TEXT_COLUMNS = (
 """Columns that stay text when they are read, since a hash such as 12e45678 or a version reads as a number."""
 
 
+SEARCH = "_search"
+"""The end of names of searches, whose rows are trials and no cells of a table."""
+
+
 @dataclass(frozen=True)
 class Table:
     """What a table shows: its words, the order of its rows, and the averaged columns of ``runs.csv``.
